@@ -1,0 +1,61 @@
+"""Where things lie: one object, so that a test can move the whole house."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The folders of one checkout.
+
+    `KVCONFORM_HOME` moves everything that is written (environments, caches, records), which is what the tests and the
+    benchmarks do; the sources stay where they are.
+    """
+
+    root: Path = ROOT
+    home: Path = ROOT
+
+    @classmethod
+    def here(cls) -> Paths:
+        """The paths of this checkout."""
+        return cls(home=Path(os.environ.get("KVCONFORM_HOME", ROOT)).resolve())
+
+    @property
+    def records(self) -> Path:
+        """Published records, one file a cell."""
+        return self.home / "reports" / "records"
+
+    @property
+    def partial(self) -> Path:
+        """Records of runs that asked for less than everything: they never stand in for a cell's record."""
+        return self.home / ".cache" / "partial"
+
+    @property
+    def environments(self) -> Path:
+        """One virtual environment a cell, beside those that nox makes."""
+        return self.home / ".nox"
+
+    @property
+    def resolved(self) -> Path:
+        """What the resolver answered, so that a second run needs no network."""
+        return self.home / ".cache" / "resolved"
+
+    @property
+    def outcomes(self) -> Path:
+        """How each cell's latest run ended and where its time went."""
+        return self.home / ".cache" / "outcomes"
+
+    @property
+    def logs(self) -> Path:
+        """The full output of each cell of a `matrix run`."""
+        return self.home / ".cache" / "logs"
+
+    @property
+    def locks(self) -> Path:
+        """Locks of running cells and runs."""
+        return self.home / ".cache" / "locks"
