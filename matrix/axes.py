@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
@@ -19,6 +19,7 @@ from matrix.ranges import expand
 
 CELLS_TOML = Path(__file__).with_name("cells.toml")
 SCHEMA = 1
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ def _releases(data: dict[str, Any], axis: str) -> dict[str, Release]:
     return releases
 
 
-def _row[T](kind: type[T], row: Any, place: str) -> T:
+def _row(kind: type[_T], row: Any, place: str) -> _T:
     """Build a dataclass from a table, refusing unknown and missing keys, wrong types and bad specifiers."""
     if not isinstance(row, dict):
         raise _MalformedError(f"{place} is no table")
@@ -265,7 +266,7 @@ def _check_specifiers(row: dict[str, Any], place: str, *, ranges: bool) -> None:
             raise _MalformedError(f"{place}.{key}: {error}") from error
 
 
-def _of[T](table: dict[str, Any], key: str, kind: type[T], place: str) -> T:
+def _of(table: dict[str, Any], key: str, kind: type[_T], place: str) -> _T:
     value = table.get(key)
     if not isinstance(value, kind):
         raise _MalformedError(f"{key} of {place} is {value!r}, expected a {kind.__name__}")
