@@ -281,7 +281,7 @@ def _strings(data: dict[str, Any], table: str, key: str) -> tuple[str, ...]:
     values = _of(_table(data, table), key, list, table)
     if not values or not all(isinstance(value, str) for value in values):
         # 2.10 as a number would silently become 2.1.
-        raise _MalformedError(f"{table}.{key} must be a list of strings, such as [\"2.9\", \"2.10\"]")
+        raise _MalformedError(f"{table}.{key} must be a list of strings, such as ['2.9', '2.10']")
     return tuple(values)
 
 

@@ -25,7 +25,8 @@ def braces(pattern: str) -> list[str]:
     match = _BRACES.search(pattern)
     if match is None:
         if "{" in pattern or "}" in pattern:
-            raise UserError(f"the braces of {pattern!r} do not match", "python -m matrix plan --select 'torch2.{5,6}-*'")
+            example = "python -m matrix plan --select 'torch2.{5,6}-*'"
+            raise UserError(f"the braces of {pattern!r} do not match", example)
         return [pattern]
     head, tail = pattern[: match.start()], pattern[match.end() :]
     return [text for choice in match[1].split(",") for text in braces(head + choice + tail)]
@@ -59,11 +60,12 @@ def select(cells: Iterable[Cell], selectors: Sequence[Selector], *, asked: str) 
     if chosen:
         return chosen
     near = near_misses(asked, [cell.id for cell in everything])
-    raise EmptySelectionError(f"no cell matches {asked}; near misses: {', '.join(near) or 'none'}", "python -m matrix plan")
+    message = f"no cell matches {asked}; near misses: {', '.join(near) or 'none'}"
+    raise EmptySelectionError(message, "python -m matrix plan")
 
 
 def near_misses(asked: str, ids: Sequence[str]) -> list[str]:
     """Up to three ids that look like what was asked for, wildcards aside."""
-    plain = re.sub(r"[*?\[\]{}]", "", asked.split()[-1] if asked.split() else asked)
+    plain = re.sub(r"[*?\[\]{}]", "", asked.rpartition(" ")[2])
     starts = [item for item in ids if plain and item.startswith(plain.rstrip("-"))]
     return starts[:3] or nearest(plain, ids) if ids else []
