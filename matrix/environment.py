@@ -1,0 +1,70 @@
+"""Making the environment of a cell: a virtual environment with exactly the resolved versions and this checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from matrix import interpreters, resolve, uv
+from matrix.axes import Axes
+from matrix.cells import Cell
+from matrix.errors import MakingError, UserError
+from matrix.paths import Paths
+
+
+@dataclass(frozen=True)
+class Made:
+    """An environment that is ready, and the versions it was made of."""
+
+    python: Path
+    versions: dict[str, str]
+
+
+def make(cell: Cell, axes: Axes, paths: Paths, *, torch_backend: str | None = None, fresh: bool = False) -> Made:
+    """Make or bring up to date the environment of a cell.
+
+    What the cache holds is installed without asking the network; only what is missing is fetched.
+
+    Raises:
+        UnresolvedError: the cell cannot exist.
+        MakingError: it could not be made this time.
+    """
+    interpreter = interpreters.find(cell.python)
+    asked = resolve.question(cell, axes, paths, torch_backend)
+    try:
+        pins = resolve.answer(asked, paths, interpreter=interpreter, fresh=fresh)
+        folder = paths.environments / cell.environment
+        python = _venv(folder, interpreter, paths, fresh=fresh)
+        _install(python, pins, asked.options, paths)
+    except OSError as error:
+        raise _writing_failed(error) from error
+    return Made(python, resolve.resolved(pins))
+
+
+def _venv(folder: Path, interpreter: str, paths: Paths, *, fresh: bool) -> Path:
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    # A folder without a working interpreter is what an interrupted run, or an interpreter that moved, leaves.
+    if not python.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        uv.run(["venv", "--quiet", "--python", interpreter, str(folder)], cwd=paths.root)
+    return python
+
+
+def _install(python: Path, pins: Path, options: tuple[str, ...], paths: Paths) -> None:
+    wanted = pins.with_suffix(".sync")
+    wanted.write_text(f"{pins.read_text(encoding='utf-8')}-e {paths.root.as_uri()}\n", encoding="utf-8")
+    command = ["pip", "sync", "--quiet", "--python", str(python), *options, str(wanted)]
+    try:
+        uv.run([*command, "--offline"], cwd=paths.root)
+    except UserError:
+        # Whatever offline says, the network decides: its error is the one to show.
+        uv.run(command, cwd=paths.root)
+
+
+def _writing_failed(error: OSError) -> UserError:
+    return MakingError(f"cannot write the environment: {error.strerror}", "df -h . && uv cache prune")
