@@ -1,0 +1,38 @@
+"""``python -m kvconform``: the commands that run in an environment with torch and transformers.
+
+``check`` puts subjects to the conformance suite, ``doctor`` says what this environment can do.
+"""
+
+from __future__ import annotations
+
+import sys
+
+USAGE = """usage: python -m kvconform COMMAND [OPTION]...
+
+commands:
+  check    put registrations of cache classes to the conformance suite (python -m kvconform check --help)
+  doctor   say what this environment can do (python -m kvconform doctor --help)
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code; 2 for a command that does not exist."""
+    arguments = sys.argv[1:] if argv is None else argv
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if command == "check":
+        from kvconform.conformance import cli
+
+        return cli.main(rest)
+    if command == "doctor":
+        from kvconform import doctor
+
+        return doctor.main(rest)
+    if command in {"-h", "--help"}:
+        print(USAGE, end="")
+        return 0
+    print(f"error: no command {command!r}\n\n{USAGE}" if command else USAGE, end="", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

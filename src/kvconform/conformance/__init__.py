@@ -1,0 +1,1 @@
+"""The conformance suite: checks put to subjects, in the environment at hand (``python -m kvconform check``)."""

@@ -1,0 +1,71 @@
+"""What a check needs from a release or a machine, declared on the check and asked before its subject runs.
+
+This is the only way to ``na`` (the release lacks something) and ``skip`` (a policy known before): a check that skips itself
+is an error, since a skip hides failures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+
+class NotApplicableError(Exception):
+    """The release lacks what the check is about."""
+
+
+class PolicySkipError(Exception):
+    """A policy known before the check ran leaves it out."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """One requirement: ``met`` is asked without the subject, ``reason`` says what is lacking."""
+
+    met: Callable[[], bool]
+    reason: str
+
+    def require(self) -> None:
+        """Raise :class:`NotApplicableError` unless the release has it."""
+        if not self.met():
+            raise NotApplicableError(self.reason)
+
+
+def needs(*requirements: Need) -> pytest.MarkDecorator:
+    """Mark a check (or one parameter of it) with what it needs of the release."""
+    return pytest.mark.needs(*requirements)
+
+
+def needs_cuda(devices: int = 1) -> pytest.MarkDecorator:
+    """Mark a check that runs real kernels: skipped unless ``--device`` is ``cuda``."""
+    return pytest.mark.cuda(devices)
+
+
+def require_all(item: pytest.Item, device: str) -> None:
+    """Ask everything that is declared on a check, including on its ``recipe``-like parameters.
+
+    Raises:
+        PolicySkipError: the check wants a device that this run does not use.
+        NotApplicableError: the release lacks something.
+    """
+    for mark in item.iter_markers("cuda"):
+        _require_cuda(device, mark.args[0] if mark.args else 1)
+    for mark in item.iter_markers("needs"):
+        for requirement in mark.args:
+            requirement.require()
+    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    for value in parameters.values():
+        for requirement in getattr(value, "needs", ()):
+            requirement.require()
+
+
+def _require_cuda(device: str, devices: int) -> None:
+    if device != "cuda":
+        raise PolicySkipError("needs a CUDA device; this run uses the CPU (--device cuda)")
+    import torch
+
+    if torch.cuda.device_count() < devices:
+        raise PolicySkipError(f"needs {devices} CUDA devices, {torch.cuda.device_count()} here")
