@@ -1,0 +1,120 @@
+"""Results into one self-contained page: no outside request, a grid that needs no script, every message escaped."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from matrix import wording
+from matrix.aggregate import STATES, State, Tally
+from matrix.baseline import OURS
+from matrix.grid import ALL, NATIVE, Place, Results
+
+TEMPLATES = Path(__file__).with_name("templates")
+MOST_PLACES = 20_000
+"""Above so many places over all categories the page shows all checks together only: it must stay light to open."""
+
+
+@dataclass(frozen=True)
+class Inline:
+    """A style sheet or script in the page, and the hash that lets it through the page's own security policy."""
+
+    text: Markup
+
+    @property
+    def hash(self) -> str:
+        """The source expression of the Content-Security-Policy."""
+        digest = hashlib.sha256(self.text.encode()).digest()
+        return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def render(results: Results) -> str:
+    """The page."""
+    shown = _shown(results)
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8") + _switches(len(shown))
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            results=results,
+            shown=shown,
+            native=NATIVE in results.subjects,
+            measured=wording.measured(results),
+            warnings=wording.warnings(results),
+            legend=_legend(results),
+            unresolved=[place for place in results.places if place.run and place.run.unresolved is not None],
+            style=Inline(Markup(style)),  # noqa: S704 - our own files
+            script=Inline(Markup(script)),  # noqa: S704 - our own files
+        )
+    )
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """The templates: everything is escaped, and a misspelled name is an error rather than an empty place."""
+    loaded = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=False,
+        keep_trailing_newline=True,
+    )
+    loaded.globals.update(
+        marks=wording.MARKS,
+        name=wording.subject_name,
+        short=wording.short,
+        sentence=wording.sentence,
+        breakdown=wording.breakdown,
+        command=wording.nox_command,
+        headline=wording.headline,
+        answer=_answer,
+    )
+    return loaded
+
+
+def _shown(results: Results) -> tuple[str, ...]:
+    categories = (ALL, *results.categories)
+    places = sum(len(grid.torches) * len(grid.transformers) for grid in results.grids)
+    return categories if places * len(categories) <= MOST_PLACES else (ALL,)
+
+
+def _switches(number: int) -> str:
+    """The rules by which a checked radio shows its grid."""
+    hide = "".join(
+        f"body:has(#show-{one}:checked) .scroll:not(.show-{one}) {{ display: none; }}\n" for one in range(number)
+    )
+    # Where :has is not known, the grid of all checks stays alone instead of all grids in a row.
+    return f"@supports not selector(:has(a)) {{ .choose, .scroll:not(.show-0) {{ display: none; }} }}\n{hide}"
+
+
+def _legend(results: Results) -> list[State]:
+    used = {
+        place.state(subject, category)
+        for place in results.places
+        for subject in results.subjects
+        for category in (ALL, *results.categories)
+    }
+    if any(len(grid.places) < len(grid.torches) * len(grid.transformers) for grid in results.grids):
+        used.add("never")
+    # n/a and skipped share a sign; the legend needs it once.
+    return [state for state in STATES if state in used and not (state == "skip" and "na" in used)]
+
+
+def _answer(place: Place) -> str:
+    """One line for the two selects."""
+    if place.run is None or place.run.unresolved is not None:
+        return "No: these two cannot be installed together."
+    parts = [
+        f"{wording.subject_name(subject)}, {wording.sentence(place, subject)}"
+        for subject in (OURS, NATIVE)
+        if place.tally(subject) != Tally()
+    ]
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}."
