@@ -1,0 +1,182 @@
+"""Bookkeeping of cells: which position each holds, which sequences share it, which are free.
+
+All work is vectorised: it costs what the batch and the live cells cost. `positions` and `members` are the truth and the
+leaves of the pytree node; everything else is derived from them, lazily, so that rebuilding a cache reads no data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from kvconform.kvcache.config import Batch
+from kvconform.kvcache.errors import KVCacheFull
+
+Move = Callable[[torch.Tensor, torch.Tensor], None]
+"""Copies stored keys and values from cells to cells: `move(source, target)`."""
+
+
+@dataclass
+class Placement:
+    """What one `start_forward` changed, so that it can be undone."""
+
+    start: int
+    batch: Batch
+    expired: dict[int, torch.Tensor]
+    positions: torch.Tensor
+    members: torch.Tensor
+
+
+@dataclass
+class Cells:
+    """Positions (cells,) and membership (max_sequences, cells) of all cells.
+
+    A cell without members is free; its position means nothing.
+    """
+
+    positions: torch.Tensor
+    members: torch.Tensor
+    _held: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
+    _owners: torch.Tensor | None = field(default=None, repr=False)
+
+    @classmethod
+    def empty(cls, cells: int, max_sequences: int) -> Cells:
+        """Nothing but free cells."""
+        return cls(torch.zeros(cells, dtype=torch.int64), torch.zeros(max_sequences, cells, dtype=torch.bool))
+
+    def __len__(self) -> int:
+        return self.positions.shape[0]
+
+    @property
+    def owners(self) -> torch.Tensor:
+        """How many sequences share each cell."""
+        if self._owners is None:
+            self._owners = self.members.sum(0, dtype=torch.int32)
+        return self._owners
+
+    def held(self, sequence: int) -> torch.Tensor:
+        """Cells of a sequence, ascending."""
+        cells = self._held.get(sequence)
+        if cells is None:
+            cells = self._held[sequence] = self.members[sequence].nonzero().flatten()
+        return cells
+
+    def positions_of(self, sequence: int) -> torch.Tensor:
+        """Positions of a sequence, in the order of its cells."""
+        return self.positions[self.held(sequence)]
+
+    def live(self) -> int:
+        """How many cells are not free."""
+        return int(self.owners.count_nonzero())
+
+    def span(self, batch: Batch) -> tuple[int, int]:
+        """First cell, and one past the last, of all sequences in the batch."""
+        held = [cells for cells in map(self.held, set(batch.sequences)) if len(cells)]
+        return min(int(cells[0]) for cells in held), max(int(cells[-1]) for cells in held) + 1
+
+    # -- changing who holds what ---------------------------------------------------------------------------------------
+
+    def release(self, sequence: int, cells: torch.Tensor) -> None:
+        """Take `sequence` out of cells that it holds."""
+        held = self.held(sequence)
+        self.owners[cells] -= 1
+        self.members[sequence, cells] = False
+        self._held[sequence] = held[self.members[sequence, held]]
+
+    def share(self, sequence: int, cells: torch.Tensor) -> None:
+        """Let `sequence` hold cells that it does not hold yet."""
+        self.owners[cells] += 1
+        self.members[sequence, cells] = True
+        self._held.pop(sequence, None)
+
+    # -- placing a batch -----------------------------------------------------------------------------------------------
+
+    def place(self, batch: Batch, expired: dict[int, torch.Tensor], move: Move) -> Placement:
+        """Give the batch the first contiguous run of free cells, forgetting `expired` cells by sequence.
+
+        Where no run is long enough, live cells are moved together first.
+
+        Raises:
+            KVCacheFull: fewer free cells than tokens. Nothing was changed.
+        """
+        owners = self._owners_without(expired)
+        start = first_run(owners == 0, len(batch))
+        if start is None:
+            free = len(self) - int(owners.count_nonzero())
+            if free < len(batch):
+                raise KVCacheFull(len(batch), free, len(self))
+            start, expired = self._defragment(owners, expired, move)
+        return self._take(start, batch, expired)
+
+    def undo(self, placement: Placement) -> None:
+        """Put back what :meth:`place` changed. Cells moved together stay where they are: nobody can tell."""
+        taken = slice(placement.start, placement.start + len(placement.batch))
+        self.positions[taken] = placement.positions
+        self.members[:, taken] = placement.members
+        for sequence, cells in placement.expired.items():
+            self.members[sequence, cells] = True
+        self._forget_derived()
+
+    def _owners_without(self, expired: dict[int, torch.Tensor]) -> torch.Tensor:
+        if not expired:
+            return self.owners
+        owners = self.owners.clone()
+        for cells in expired.values():
+            owners[cells] -= 1
+        return owners
+
+    def _take(self, start: int, batch: Batch, expired: dict[int, torch.Tensor]) -> Placement:
+        taken = slice(start, start + len(batch))
+        placement = Placement(start, batch, expired, self.positions[taken].clone(), self.members[:, taken].clone())
+        for sequence, cells in expired.items():
+            self.release(sequence, cells)
+        self.positions[taken] = torch.tensor(batch.positions)
+        self.owners[taken] += 1
+        for sequence, rows in batch.rows().items():
+            held, cells = self.held(sequence), torch.tensor(rows) + start
+            self.members[sequence, cells] = True
+            self._held[sequence] = _merged(held, cells)
+        return placement
+
+    def _defragment(
+        self, owners: torch.Tensor, expired: dict[int, torch.Tensor], move: Move
+    ) -> tuple[int, dict[int, torch.Tensor]]:
+        """Move live cells to the front, keeping their order; return the first cell behind them and `expired`, moved.
+
+        Cells about to be forgotten go behind those that stay and are not dropped yet, so that undoing the forward pass
+        still finds their data.
+        """
+        keep, drop = (owners > 0).nonzero().flatten(), ((self.owners > 0) & (owners == 0)).nonzero().flatten()
+        source = torch.cat([keep, drop])
+        target = torch.arange(len(source))
+        moved = source != target
+        move(source[moved], target[moved])
+        self.positions[target] = self.positions[source]
+        members = self.members[:, source]
+        self.members.zero_()
+        self.members[:, target] = members
+        self._forget_derived()
+        where = torch.zeros(len(self), dtype=torch.int64)
+        where[source] = target
+        return len(keep), {sequence: where[cells] for sequence, cells in expired.items()}
+
+    def _forget_derived(self) -> None:
+        self._held.clear()
+        self._owners = None
+
+
+def first_run(free: torch.Tensor, length: int) -> int | None:
+    """Start of the first run of at least `length` free cells, or None."""
+    used = (~free).nonzero().flatten()
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), used + 1])
+    ends = torch.cat([used, torch.tensor([free.shape[0]])])
+    long_enough = (ends - starts >= length).nonzero()
+    return int(starts[long_enough[0, 0]]) if len(long_enough) else None
+
+
+def _merged(held: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+    """Both, ascending. Mostly the added cells lie behind, and nothing needs sorting."""
+    merged = torch.cat([held, added])
+    return merged if not len(held) or held[-1] < added[0] else merged.sort().values
