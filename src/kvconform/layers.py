@@ -1,0 +1,265 @@
+"""What is known of each layer class: its letter code, its configuration, and which attributes follow from the rest.
+
+| code | layer class | number in the code |
+|---|---|---|
+| D | DynamicLayer | |
+| W | DynamicSlidingWindowLayer | sliding_window |
+| S | StaticLayer | max_cache_len |
+| X | StaticSlidingWindowLayer (4.57 and later), SlidingWindowLayer (4.54 to 4.56) | max_cache_len |
+| XS | SlidingWindowLayer (4.57, a subclass of the above) | max_cache_len |
+| C | ChunkedSlidingLayer | max_cache_len |
+| I | DynamicIndexedLayer | |
+| J | StaticIndexedLayer | max_cache_len |
+| L | LinearAttentionLayer | |
+| LD | LinearAttentionAndFullAttentionLayer | |
+| LW | LinearAttentionAndSlidingWindowAttentionLayer | sliding_window |
+| LS | LinearAttentionAndStaticFullAttentionLayer | max_cache_len |
+| LX | LinearAttentionAndStaticSlidingWindowAttentionLayer | max_cache_len |
+| F | Fp8QuantizedLayer | |
+| Q | QuantoQuantizedLayer | |
+| H | HQQQuantizedLayer | |
+| Z | DummyLayer | |
+| K | a layer of SinkCache (no layer class: 4.44 to 4.52) | window_length |
+
+`register_layer` adds a class of one's own. D, W, S and X are the codes of the seeds, the others were free.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kvconform import probes
+from kvconform.errors import KVConformError, UnknownLayerError
+
+__all__ = ["LayerModel", "derived", "model_by_code", "model_of", "register_layer"]
+
+_WINDOW = "sliding_window"
+_LENGTH = "max_cache_len"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of the table above."""
+
+    code: str
+    config: str | None = None
+
+
+_KNOWN: dict[str, _Row] = {
+    "DynamicLayer": _Row("D"),
+    "DynamicSlidingWindowLayer": _Row("W", _WINDOW),
+    "StaticLayer": _Row("S", _LENGTH),
+    "StaticSlidingWindowLayer": _Row("X", _LENGTH),
+    "SlidingWindowLayer": _Row("XS", _LENGTH),
+    "ChunkedSlidingLayer": _Row("C", _LENGTH),
+    "DynamicIndexedLayer": _Row("I"),
+    "StaticIndexedLayer": _Row("J", _LENGTH),
+    "LinearAttentionLayer": _Row("L"),
+    "LinearAttentionAndFullAttentionLayer": _Row("LD"),
+    "LinearAttentionAndSlidingWindowAttentionLayer": _Row("LW", _WINDOW),
+    "LinearAttentionAndStaticFullAttentionLayer": _Row("LS", _LENGTH),
+    "LinearAttentionAndStaticSlidingWindowAttentionLayer": _Row("LX", _LENGTH),
+    "Fp8QuantizedLayer": _Row("F"),
+    "QuantoQuantizedLayer": _Row("Q"),
+    "HQQQuantizedLayer": _Row("H"),
+    "DummyLayer": _Row("Z"),
+}
+_OWN: dict[type, _Row] = {}
+
+# Arguments with which any known layer can be made as an example. Sizes of one: 4.54 and 4.55 allocate at once.
+_TINY: dict[str, Any] = {"max_cache_len": 1, "batch_size": 1, "num_heads": 1, "head_dim": 1, "sliding_window": 1}
+_SHAPE_DIMS = 4
+
+
+@dataclass(frozen=True)
+class LayerModel:
+    """What a layer class remembers, learnt from an example of this release.
+
+    Attributes:
+        cls: the class.
+        code: letters of the table above.
+        config: the attribute whose value follows the letters in the code, if any.
+        fresh: attributes and values of an example before its first update.
+        ready: attributes and values after it. Values that a layer has in common with these need no words.
+    """
+
+    cls: type
+    code: str
+    config: str | None
+    fresh: dict[str, Any]
+    ready: dict[str, Any]
+
+    def code_of(self, state: dict[str, Any]) -> str:
+        """The code with its number, `W4`."""
+        return self.code if self.config is None else f"{self.code}{state[self.config]}"
+
+    def base(self, *, ready: bool) -> dict[str, Any]:
+        """A copy of the example's state to build upon."""
+        return copy.deepcopy(self.ready if ready else self.fresh)
+
+
+def register_layer(cls: type, code: str, config: str | None = None) -> None:
+    """Teach kvconform a layer class of a model's or of your own.
+
+    Attributes of its instances are written as they are found: tensors as leaves, the rest as JSON.
+
+    Args:
+        cls: the class. Its instances have `keys` and `values`, tensors or None.
+        code: capital letters, not used by another class.
+        config: the attribute with the layer's one number (a window, a maximum length), if it has one.
+
+    Raises:
+        KVConformError: the code is taken or not capital letters.
+    """
+    if not (code.isascii() and code.isalpha() and code.isupper()):
+        raise KVConformError(f"a layer code is capital letters, {code!r} is not: choose another")
+    owner = next((c for c, row in _OWN.items() if row.code == code and c is not cls), None)
+    known = next((name for name, row in _KNOWN.items() if row.code == code), None)
+    if owner is not None or known is not None:
+        raise KVConformError(f"the code {code} belongs to {known or getattr(owner, '__name__', owner)}: choose another")
+    _OWN[cls] = _Row(code, config)
+    model_of.cache_clear()
+    model_by_code.cache_clear()
+
+
+@functools.cache
+def model_of(cls: type) -> LayerModel:
+    """What is known of a layer class.
+
+    Raises:
+        UnknownLayerError: nothing is.
+    """
+    row = _OWN.get(cls)
+    if row is None and cls is probes.cache_class(cls.__name__):
+        row = _KNOWN.get(cls.__name__)
+    if row is None:
+        raise UnknownLayerError(
+            f"{cls.__module__}.{cls.__qualname__} is a cache layer that kvconform does not know ({probes.release()}): "
+            f"call kvconform.register_layer({cls.__name__}, code=...) once, before registering"
+        )
+    if row.code == "XS" and probes.cache_class("StaticSlidingWindowLayer") is None:
+        row = _Row("X", row.config)
+    fresh, ready = _examples(cls)
+    return LayerModel(cls, row.code, row.config, fresh, ready)
+
+
+@functools.cache
+def model_by_code(letters: str) -> LayerModel:
+    """The model whose code is `letters` on this release.
+
+    Raises:
+        UnknownLayerError: this release has no such class.
+    """
+    for cls, row in _OWN.items():
+        if row.code == letters:
+            return model_of(cls)
+    for name in _KNOWN:
+        cls_or_none = probes.cache_class(name)
+        if cls_or_none is not None and model_of(cls_or_none).code == letters:
+            return model_of(cls_or_none)
+    names = [name for name, row in _KNOWN.items() if row.code == letters]
+    raise UnknownLayerError(
+        f"the context has a layer of code {letters} ({', '.join(names) or 'no class of transformers'}), which this release "
+        f"lacks ({probes.release()}): load it with a release that has the class, or call kvconform.register_layer first"
+    )
+
+
+def derived(name: str, state: dict[str, Any], reference: Any) -> Any:
+    """The value of attribute `name` that follows from the tensors of the layer, or NotImplemented if it does not.
+
+    Args:
+        name: an attribute of a layer or cache.
+        state: its other attributes (the keys and values among them).
+        reference: the tensor that tells device and dtype.
+    """
+    function = _DERIVED.get(name)
+    if function is None:
+        return NotImplemented
+    try:
+        return function(state, reference)
+    except (AttributeError, IndexError, TypeError):
+        # Leaves need not be tensors: tree_map puts shapes, dtypes or dynamic dimensions in their place.
+        return None
+
+
+def length_of(keys: Any) -> Any:
+    """Tokens in a tensor of keys, shape (batch, heads, tokens, head size); 0 for None and for the empty one."""
+    shape = getattr(keys, "shape", ())
+    return shape[-2] if len(shape) == _SHAPE_DIMS else 0
+
+
+_DERIVED: dict[str, Any] = {
+    "dtype": lambda _, reference: reference.dtype,
+    "_dtype": lambda _, reference: reference.dtype,
+    "device": lambda _, reference: reference.device,
+    "batch_size": lambda _, reference: reference.shape[0],
+    "max_batch_size": lambda _, reference: reference.shape[0],
+    "num_heads": lambda _, reference: reference.shape[1],
+    "num_key_value_heads": lambda _, reference: reference.shape[1],
+    "head_dim": lambda _, reference: reference.shape[-1],
+    "k_head_dim": lambda state, _: state["keys"].shape[-1],
+    "v_head_dim": lambda state, _: state["values"].shape[-1],
+    "indexer_dtype": lambda state, _: state["indexer_keys"].dtype,
+    "indexer_device": lambda state, _: state["indexer_keys"].device,
+    "_sliding_window_tensor": lambda state, reference: _window_tensor(state["sliding_window"], reference),
+}
+
+
+FROM_CONFIG = frozenset({"_sliding_window_tensor"})
+"""Attributes that follow from the code alone, before a layer has its first tensors too."""
+
+
+def _window_tensor(window: int, reference: Any) -> torch.Tensor:
+    """5.15 and later keep the window as a tensor too; it follows from the number, so that it is no leaf."""
+    device = reference.device if isinstance(reference, torch.Tensor) else torch.device("cpu")
+    return _window_tensor_on(window, str(device))
+
+
+@functools.lru_cache(maxsize=256)
+def _window_tensor_on(window: int, device: str) -> torch.Tensor:
+    # Made outside of any tracing mode: it is a constant of the release, never a fake tensor or a node of a graph.
+    with torch.utils._python_dispatch._disable_current_modes():
+        return torch.tensor(window, dtype=torch.long, device=device)
+
+
+def _examples(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """State of an example before and after its first tensors; empty where the class cannot be tried."""
+    with torch.utils._python_dispatch._disable_current_modes():
+        try:
+            fresh = cls(**_tiny_arguments(cls))
+            ready = cls(**_tiny_arguments(cls))
+            _fill(ready)
+        except (TypeError, ImportError, NotImplementedError, AttributeError, RuntimeError):
+            # A layer whose package is missing (quanto, hqq) or with arguments of its own: every attribute gets a word.
+            return {}, {}
+    return dict(vars(fresh)), dict(vars(ready))
+
+
+def _tiny_arguments(cls: type) -> dict[str, Any]:
+    """The tiny arguments that the constructor, or one it passes **kwargs on to, names."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        init = base.__dict__.get("__init__")
+        if init is None:
+            continue
+        parameters = inspect.signature(init).parameters.values()
+        names |= {p.name for p in parameters}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return {name: value for name, value in _TINY.items() if name in names}
+
+
+def _fill(layer: Any) -> None:
+    one = torch.zeros(1, 1, 1, 1)
+    if hasattr(layer, "lazy_initialization"):
+        count = len(probes.parameters_of(layer.lazy_initialization))
+        if "conv_states" not in probes.parameters_of(type(layer).lazy_initialization):
+            layer.lazy_initialization(*(one,) * (2 if count != 1 else 1))
+    elif getattr(layer, "keys", one) is None:
+        layer.update(one, one)

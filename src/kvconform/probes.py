@@ -1,0 +1,159 @@
+"""What can this release do? The only place that may ask, and it asks the release, not its version number.
+
+Every probe is cached: a release does not change while a process runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from kvconform.errors import MissingTransformersError
+
+__all__ = ["cache_class", "cache_classes", "has_layers", "release", "statically_equal", "transformers_cache_utils"]
+
+
+@functools.cache
+def transformers_cache_utils() -> ModuleType:
+    """The module that holds transformers' cache classes.
+
+    Raises:
+        MissingTransformersError: transformers is not installed here.
+    """
+    try:
+        return importlib.import_module("transformers.cache_utils")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != "transformers":
+            raise
+        raise MissingTransformersError(
+            "transformers is not installed in this environment, and its caches cannot be registered without it: "
+            "`pip install transformers`, or call register_flattening_functions(patch_transformers=False)"
+        ) from error
+
+
+def release() -> str:
+    """`torch x with transformers y`, for messages only."""
+    try:
+        transformers = importlib.import_module("transformers").__version__
+    except ModuleNotFoundError:
+        transformers = "not installed"
+    return f"torch {torch.__version__} with transformers {transformers}"
+
+
+@functools.cache
+def cache_class(name: str) -> type | None:
+    """The class called `name` in transformers.cache_utils, or None where the release has none."""
+    found = getattr(transformers_cache_utils(), name, None)
+    return found if isinstance(found, type) else None
+
+
+@functools.cache
+def has_layers() -> bool:
+    """Whether a cache is a list of layers (transformers 4.54 and later) or two lists of tensors (before).
+
+    Asked of an instance: the attribute is set by the constructor.
+    """
+    dynamic = cache_class("DynamicCache")
+    return dynamic is not None and hasattr(dynamic(), "layers")
+
+
+def cache_classes() -> Iterator[type]:
+    """Every cache class that is imported now, subclasses in other modules included.
+
+    Not cached: importing a model adds classes. Some caches are caches by name alone: MambaCache (in cache_utils until
+    4.53, with its model since), and those of a few hybrid models.
+    """
+    seen: set[type] = set()
+    base = cache_class("Cache")
+    todo = [*_caches_by_name(), *([] if base is None else [base])]
+    while todo:
+        cls = todo.pop()
+        if cls not in seen:
+            seen.add(cls)
+            yield cls
+            todo.extend(cls.__subclasses__())
+
+
+def _caches_by_name() -> list[type]:
+    transformers_cache_utils()
+    modules = [m for name, m in list(sys.modules.items()) if name.startswith(("transformers.models.", "transformers.cache_u"))]
+    found = [
+        value
+        for module in modules
+        for name, value in list(vars(module).items())
+        if name.endswith("Cache") and isinstance(value, type) and value.__module__ == module.__name__
+    ]
+    return [cls for cls in found if cls.__module__.startswith("transformers.") and not issubclass(cls, dict)]
+
+
+def model_output_classes() -> Iterator[type]:
+    """Every ModelOutput class that is imported now. None is imported for it: importing one registers it for good."""
+    base = importlib.import_module("transformers.utils.generic").ModelOutput
+    todo = list(base.__subclasses__())
+    while todo:
+        cls = todo.pop()
+        yield cls
+        todo.extend(cls.__subclasses__())
+
+
+@functools.cache
+def _statically_known_true() -> Callable[[Any], bool] | None:
+    module = importlib.import_module("torch.fx.experimental.symbolic_shapes")
+    found: Callable[[Any], bool] | None = getattr(module, "statically_known_true", None)
+    return found
+
+
+def statically_equal(left: Any, right: Any) -> bool:
+    """Whether two numbers are equal for certain, without making torch.export guard on it.
+
+    Plain numbers are compared. Symbols are equal only if the shape environment proves it.
+    """
+    if not isinstance(left, torch.SymInt) and not isinstance(right, torch.SymInt):
+        return bool(left == right)
+    prove = _statically_known_true()
+    return bool(prove(left == right)) if prove is not None else left is right
+
+
+def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of the parameters of `function`, in order."""
+    return tuple(inspect.signature(function).parameters)
+
+
+@functools.cache
+def crops_by_count(cls: type) -> bool:
+    """Whether `crop` takes a count to remove (5.15 and later) or a length to keep (before)."""
+    return "tokens_to_remove" in parameters_of(cls.crop)  # type: ignore[attr-defined]
+
+
+@functools.cache
+def masks_by_query_length(cls: type) -> bool:
+    """Whether `get_mask_sizes` takes a query length (5.4 and later) or the cache positions (before)."""
+    return "query_length" in parameters_of(cls.get_mask_sizes)  # type: ignore[attr-defined]
+
+
+@functools.cache
+def takes_dynamic_int() -> bool:
+    """Whether torch.export accepts an int input as dynamic.
+
+    torch 2.6 answers "Cannot associate shape ... to non-tensor type"; it is asked with the smallest program there is.
+    """
+
+    class Add(torch.nn.Module):
+        def forward(self, x: torch.Tensor, n: int) -> torch.Tensor:
+            return x + n
+
+    auto = getattr(getattr(torch.export, "Dim", None), "AUTO", None)
+    if auto is None:
+        return False
+    try:
+        program = torch.export.export(Add(), (torch.zeros(2), 7), dynamic_shapes=(None, auto), strict=False)
+        return bool(torch.equal(program.module()(torch.zeros(2), 8), torch.full((2,), 8.0)))
+    except Exception:  # noqa: BLE001 (whatever torch raises here, its answer is no)
+        return False

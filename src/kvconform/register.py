@@ -1,0 +1,190 @@
+"""Registering cache classes with torch, for a block of code or for good.
+
+Registrations that are known to be wrong are replaced, not skipped, and put back on leaving:
+
+| class | registered by | releases | what is wrong |
+|---|---|---|---|
+| DynamicCache | transformers.cache_utils, at import | 4.50 to 4.55 | two lists of tensors: layer classes, windows and skipped layers are lost |
+| DynamicCache | transformers.integrations.executorch, by a call | 4.56 and later | the same; counters past a window too |
+| every Cache | transformers.exporters, when its exporter runs | 5.13 and later | counters stand in the context, so that an exported program is good for one length |
+| ModelOutput classes | transformers.utils.generic, at import | all | unflattened through a constructor that interprets its first field; until 4.53 without key paths |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils import _pytree as py_pytree
+
+from kvconform import flatten, probes, pytree
+from kvconform.errors import CacheStructureError
+from kvconform.pytree import Node, Registration
+
+__all__ = [
+    "register_cache_adapter",
+    "register_cache_flattening",
+    "register_class_flattening",
+    "register_flattening_functions",
+    "unregister_cache_flattening",
+    "unregister_class_flattening",
+]
+
+_ADAPTED: dict[type, Node] = {}
+
+
+def register_class_flattening(  # noqa: PLR0913 (the seeds' signature)
+    cls: type,
+    flatten_fn: Callable[[Any], tuple[list[Any], Any]],
+    unflatten_fn: Callable[..., Any],
+    flatten_with_keys_fn: Callable[[Any], tuple[list[tuple[Any, Any]], Any]],
+    check: Callable[[], Any] | None = None,
+) -> bool:
+    """Register one class as a pytree node, in every table of torch.
+
+    Args:
+        cls: the class.
+        flatten_fn: `flatten_fn(obj) -> (children, context)`.
+        unflatten_fn: `unflatten_fn(children, context) -> obj`.
+        flatten_with_keys_fn: like flatten_fn, with `(key, child)` pairs.
+        check: makes an example, which is flattened and rebuilt at once. A failed check leaves nothing registered.
+
+    Returns:
+        True, or False if the class was registered already (which is no error).
+
+    Raises:
+        CacheStructureError: the check's example did not survive.
+    """
+    if cls in py_pytree.SUPPORTED_NODES:
+        return False
+    before = pytree.current(cls)
+    pytree.put(Node(cls, flatten_fn, unflatten_fn, flatten_with_keys_fn, f"{cls.__module__}.{cls.__qualname__}"))
+    if check is not None:
+        try:
+            _check(cls, check())
+        except BaseException:
+            pytree.put(before)
+            raise
+    return True
+
+
+def unregister_class_flattening(cls: type) -> None:
+    """Take a class out of every table of torch. A class that is not registered is left alone."""
+    pytree.remove(cls)
+
+
+def register_cache_adapter(cls: type, node: Node | None = None) -> None:
+    """Have a class of one's own registered together with transformers' caches from now on.
+
+    A subclass of transformers' Cache needs no adapter. A class with a storage of its own does.
+
+    Args:
+        cls: the class.
+        node: how it becomes leaves and back. None: its attributes, tensors as leaves and the rest as JSON.
+    """
+    _ADAPTED[cls] = node if node is not None else flatten.cache_node(cls)
+
+
+def register_cache_flattening(patch_transformers: bool = True) -> dict[type, Registration]:
+    """Register every cache class and every ModelOutput class, replacing wrong registrations. For good, until undone.
+
+    Args:
+        patch_transformers: register the classes of transformers too, not only those with an adapter.
+
+    Returns:
+        What was there before, for `unregister_cache_flattening`.
+
+    Raises:
+        MissingTransformersError: patch_transformers without transformers.
+    """
+    done: dict[type, Registration] = {}
+    try:
+        for cls, node in _nodes(patch_transformers).items():
+            done[cls] = pytree.current(cls)
+            pytree.put(node)
+    except BaseException:
+        unregister_cache_flattening(done)
+        raise
+    return done
+
+
+def _nodes(patch_transformers: bool) -> dict[type, Node]:
+    if not patch_transformers:
+        return dict(_ADAPTED)
+    nodes = {cls: flatten.model_output_node(cls) for cls in probes.model_output_classes()}
+    nodes.update({cls: flatten.cache_node(cls) for cls in probes.cache_classes()})
+    return nodes | _ADAPTED
+
+
+def unregister_cache_flattening(done: dict[type, Registration]) -> None:
+    """Put back what `register_cache_flattening` found.
+
+    Args:
+        done: what it returned.
+    """
+    for registration in reversed(done.values()):
+        pytree.put(registration)
+
+
+@contextmanager
+def register_flattening_functions(patch_transformers: bool = True) -> Iterator[dict[type, Registration]]:
+    """Inside the block every cache class is a correct pytree node; after it torch's tables are what they were.
+
+    Also when the block ends in an exception, when blocks are nested, and when transformers registers a cache class
+    inside. ModelOutput classes that are first imported inside stay as transformers registers them, as if the import
+    had come before. Programs saved or loaded inside go through torch's safe unpickler.
+
+    Args:
+        patch_transformers: register the classes of transformers too, not only those with an adapter.
+
+    Yields:
+        The classes, each with what the tables said of it before.
+    """
+    # Looking for the classes imports modules that register some: what they do belongs to the state before.
+    _nodes(patch_transformers)
+    before = pytree.snapshot()
+    done = register_cache_flattening(patch_transformers)
+    try:
+        with _safe_globals(_pickled_classes() if patch_transformers else []):
+            yield done
+    finally:
+        caches = probes.cache_classes() if patch_transformers else ()
+        pytree.restore(before, {*done, *caches})
+
+
+def _pickled_classes() -> list[Any]:
+    """Classes that the pickled example inputs of a saved program name."""
+    module = probes.transformers_cache_utils()
+    layers = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    return [*{*layers, *probes.cache_classes(), *probes.model_output_classes()}]
+
+
+@contextmanager
+def _safe_globals(classes: list[Any]) -> Iterator[None]:
+    """Let `torch.load(weights_only=True)` accept these classes inside the block.
+
+    torch.serialization.safe_globals does the same since 2.5; 2.4 has only the functions below.
+    """
+    known = torch.serialization.get_safe_globals()
+    added = [cls for cls in classes if cls not in known]
+    torch.serialization.add_safe_globals(added)
+    try:
+        yield
+    finally:
+        kept = [entry for entry in torch.serialization.get_safe_globals() if entry not in set(added)]
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(kept)
+
+
+def _check(cls: type, example: Any) -> None:
+    leaves, spec = py_pytree.tree_flatten(example)
+    again, spec_again = py_pytree.tree_flatten(py_pytree.tree_unflatten(leaves, spec))
+    lost = [i for i, (a, b) in enumerate(zip(leaves, again)) if a is not b]
+    if spec != spec_again or len(leaves) != len(again) or lost:
+        raise CacheStructureError(
+            f"the registration of {cls.__name__} does not survive its own check: {spec} came back as {spec_again}"
+            + (f", leaves {lost} are other objects" if lost else "")
+            + ": correct its flatten and unflatten functions"
+        )

@@ -1,0 +1,225 @@
+"""Any attribute of a cache, as JSON and leaves, and back.
+
+A cache is more than its keys and values: windows, counters, flags, device maps, nested states. What the adapters
+do not know by name is written by this codec: tensors and symbols become leaves in order of appearance, the rest
+becomes JSON. What neither can express is refused by name, never dropped.
+
+The JSON forms beside JSON's own:
+
+    {"@": 0}                       the next leaf
+    {"tuple": [...]}  {"set": [...]}  {"dict": [[key, value], ...]}
+    {"dtype": "float16"}  {"device": "cuda:0"}  {"class": "module:Name"}  {"enum": "module:Name", "name": "A"}
+    {"object": "module:Name", "state": {...}}   an object that its attributes describe
+    {"owner": 0}                   the cache itself (cache processors of 4.54 and 4.55 point back to it)
+    {"stream": 0}                  a stream for prefetching, made anew
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import json
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kvconform import probes
+from kvconform.errors import CacheStructureError, UnknownLayerError
+from kvconform.pytree import TENSOR_LIKE
+
+__all__ = ["Reader", "Writer", "dumps", "loads"]
+
+LEAF = {"@": 0}
+_MODULE_INTERNALS = frozenset(vars(torch.nn.Module()))
+
+
+@dataclass
+class Writer:
+    """Collects leaves and their names while values are written.
+
+    Attributes:
+        owner: the cache being written; a reference to it is not followed.
+    """
+
+    owner: Any
+    leaves: list[Any] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def leaf(self, name: str, value: Any) -> dict[str, int]:
+        """Add one leaf."""
+        self.leaves.append(value)
+        self.names.append(name)
+        return LEAF
+
+    def write(self, path: str, value: Any, suffix: str = "") -> Any:
+        """Write `value` as JSON; its leaves are called `path` + `suffix`.
+
+        Raises:
+            UnknownLayerError: something in `value` is neither JSON nor a leaf.
+        """
+        if isinstance(value, (*TENSOR_LIKE, *_cache_types())):
+            return self.leaf(path + suffix, value)
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        if value is self.owner:
+            return {"owner": 0}
+        if isinstance(value, (list, tuple, set, frozenset, dict)):
+            return self._container(path, value, suffix)
+        return self._other(path, value, suffix)
+
+    def _container(self, path: str, value: Any, suffix: str) -> Any:
+        if isinstance(value, dict):
+            kind = {dict: "dict", OrderedDict: "ordereddict"}.get(type(value))
+            pairs = [[self.write(f"{path}.key", k, suffix), self.write(f"{path}.{k}", v, suffix)] for k, v in value.items()]
+            return {kind: pairs} if kind else self._refuse(path, value)
+        items = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
+        written = [self.write(f"{path}.{i}", item, suffix) for i, item in enumerate(items)]
+        if type(value) is list:
+            return written
+        kind = {tuple: "tuple", set: "set", frozenset: "frozenset"}.get(type(value))
+        return {kind: written} if kind else self._refuse(path, value)
+
+    def _other(self, path: str, value: Any, suffix: str) -> Any:
+        if isinstance(value, torch.dtype):
+            return {"dtype": str(value).removeprefix("torch.")}
+        if isinstance(value, torch.device):
+            return {"device": str(value)}
+        if isinstance(value, type):
+            return {"class": _reference(value)}
+        if isinstance(value, enum.Enum):
+            return {"enum": _reference(type(value)), "name": value.name}
+        if isinstance(value, torch.Stream):
+            return {"stream": 0}
+        if type(value).__reduce_ex__ is not object.__reduce_ex__ or not hasattr(value, "__dict__"):
+            return self._refuse(path, value)
+        state = {k: self.write(f"{path}.{k}", v, suffix) for k, v in vars(value).items()}
+        return {"object": _reference(type(value)), "state": state}
+
+    def _refuse(self, path: str, value: Any) -> Any:
+        owner = type(self.owner).__name__
+        raise UnknownLayerError(
+            f"{owner}.{path} is a {type(value).__module__}.{type(value).__qualname__}, which is neither JSON nor a leaf "
+            f"({probes.release()}): describe the class with kvconform.register_cache_adapter({owner}, ...)"
+        )
+
+
+@dataclass
+class Reader:
+    """Hands out leaves in the order in which a Writer took them."""
+
+    owner: Any
+    leaves: Iterator[Any]
+
+    def read(self, written: Any) -> Any:
+        """The value that was written.
+
+        Raises:
+            CacheStructureError: there are fewer leaves than the structure names.
+        """
+        if isinstance(written, list):
+            return [self.read(item) for item in written]
+        if not isinstance(written, dict):
+            return written
+        kind, content = next(iter(written.items()))
+        if kind == "@":
+            return self.leaf()
+        if kind == "object":
+            return self._object(content, written["state"])
+        return self._simple(kind, content, written)
+
+    def leaf(self) -> Any:
+        """The next leaf."""
+        try:
+            return next(self.leaves)
+        except StopIteration:
+            raise CacheStructureError(
+                "fewer leaves than the context names: unflatten with the leaves that tree_flatten gave for this context"
+            ) from None
+
+    def _simple(self, kind: str, content: Any, written: dict[str, Any]) -> Any:
+        if kind in ("tuple", "set", "frozenset"):
+            return {"tuple": tuple, "set": set, "frozenset": frozenset}[kind](self.read(content))
+        if kind in ("dict", "ordereddict"):
+            pairs = [(self.read(k), self.read(v)) for k, v in content]
+            return dict(pairs) if kind == "dict" else OrderedDict(pairs)
+        if kind == "dtype":
+            return getattr(torch, content)
+        if kind == "device":
+            return torch.device(content)
+        if kind == "class":
+            return _resolve(content)
+        if kind == "enum":
+            return _resolve(content)[written["name"]]
+        if kind == "owner":
+            return self.owner
+        if kind == "stream":
+            return torch.Stream()
+        raise CacheStructureError(
+            f"the context holds a {kind!r}, which this kvconform cannot read: install the kvconform that wrote it, or newer"
+        )
+
+    def _object(self, reference: str, state: dict[str, Any]) -> Any:
+        cls = _resolve(reference)
+        made = cls.__new__(cls)
+        made.__dict__.update({name: self.read(value) for name, value in state.items()})
+        return made
+
+
+def attributes(obj: Any) -> dict[str, Any]:
+    """What an instance remembers, without the machinery of torch.nn.Module (Cache was a Module until 4.49)."""
+    state = vars(obj)
+    if not isinstance(obj, torch.nn.Module):
+        return state
+    own = {k: v for k, v in state.items() if k not in _MODULE_INTERNALS}
+    return {**own, **obj._buffers, **obj._modules}
+
+
+def in_order(state: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Attributes in an order that does not depend on when each was set: the decoder's own cache, then by name."""
+    return sorted(state.items(), key=lambda item: (item[0] != "self_attention_cache", item[0]))
+
+
+def dumps(written: Any) -> str:
+    """Compact JSON text, the same for the same structure."""
+    return json.dumps(written, separators=(",", ":"))
+
+
+def loads(text: str) -> Any:
+    """What `dumps` wrote."""
+    return json.loads(text)
+
+
+def _cache_types() -> tuple[type, ...]:
+    """Caches inside caches (EncoderDecoderCache) are children of their own, whatever their class."""
+    return tuple(cls for cls in (probes.cache_class("Cache"),) if cls is not None)
+
+
+def _reference(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _resolve(reference: str) -> Any:
+    """The class a context names.
+
+    A context may come from a file, so that naming a class must not run code: modules of transformers are imported,
+    others are only looked up among what the process has imported by itself.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        if module.split(".")[0] == "transformers":
+            importlib.import_module(module)
+        found: Any = sys.modules[module]
+        for part in name.split("."):
+            found = getattr(found, part)
+        if not isinstance(found, type):
+            raise AttributeError(name)
+    except (ImportError, KeyError, AttributeError) as error:
+        raise CacheStructureError(
+            f"the context names the class {reference}, which does not exist here ({probes.release()}): "
+            "load it with the release that wrote it, or one that has the class"
+        ) from error
+    return found
