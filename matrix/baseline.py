@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import tomllib
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
@@ -20,6 +20,8 @@ from matrix.lines import WRONG, CellRun, Environment, MalformedError, Record, St
 DEFAULT = Path(__file__).with_name("baseline.toml")
 OURS = "kvconform"
 """The subject whose unexpected non-passes are regressions."""
+NATIVE = "native"
+"""The subject that registers nothing beyond what transformers does by itself."""
 
 Fault = Literal["torch", "transformers", "kvconform"]
 

@@ -6,16 +6,13 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from matrix.aggregate import Judged, State, Tally, count, frame_of, judge_all, state_of
-from matrix.baseline import OURS, Baseline, BaselineRow
+from matrix.aggregate import Judged, count, frame_of, judge_all
+from matrix.baseline import NATIVE, OURS, Baseline, BaselineRow
 from matrix.cells import Cell, version_key
 from matrix.judge import Verdict, never_used
 from matrix.lines import CellRun
+from matrix.tally import ALL, State, Tally, state_of
 
-NATIVE = "native"
-"""The subject that registers nothing beyond what transformers does by itself."""
-
-ALL = "all"
 CATEGORIES = (
     "registration",
     "round-trip",

@@ -12,9 +12,9 @@ import jinja2
 from markupsafe import Markup
 
 from matrix import wording
-from matrix.aggregate import STATES, State, Tally
-from matrix.baseline import OURS
-from matrix.grid import ALL, NATIVE, Place, Results
+from matrix.baseline import NATIVE, OURS
+from matrix.grid import Place, Results
+from matrix.tally import ALL, STATES, State, Tally
 
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_PLACES = 20_000
@@ -88,10 +88,10 @@ def _shown(results: Results) -> tuple[str, ...]:
 def _switches(number: int) -> str:
     """The rules by which a checked radio shows its grid."""
     hide = "".join(
-        f"body:has(#show-{one}:checked) .scroll:not(.show-{one}) {{ display: none; }}\n" for one in range(number)
+        f"body:has(#show-{one}:checked) .lane:not(.show-{one}) {{ display: none; }}\n" for one in range(number)
     )
     # Where :has is not known, the grid of all checks stays alone instead of all grids in a row.
-    return f"@supports not selector(:has(a)) {{ .choose, .scroll:not(.show-0) {{ display: none; }} }}\n{hide}"
+    return f"@supports not selector(:has(a)) {{ .choose, .lane:not(.show-0) {{ display: none; }} }}\n{hide}"
 
 
 def _legend(results: Results) -> list[State]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matrix.aggregate import State, Tally
-from matrix.baseline import OURS
-from matrix.cells import Cell
-from matrix.grid import ALL, NATIVE, Place, Results
+from matrix.baseline import NATIVE, OURS
+from matrix.cells import DEFAULT_PYTHON, Cell
+from matrix.tally import ALL, State, Tally
+
+if TYPE_CHECKING:
+    # The summary of one cell uses these words and must not wait for pandas.
+    from matrix.grid import Place, Results
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def breakdown(tally: Tally) -> str:
 def nox_command(cell: Cell) -> str:
     """The command that measures a cell."""
     command = f'python -m nox -s "{cell.session}"'
-    options = [f"--python {cell.python}"] if cell.python != Cell("2.5", "4.53").python else []
+    options = [f"--python {cell.python}"] if cell.python != DEFAULT_PYTHON else []
     options += [f"--device {cell.device}"] if cell.device != "cpu" else []
     return " ".join([command, "--", *options]) if options else command
 
