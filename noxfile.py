@@ -12,11 +12,11 @@ import nox
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
-from matrix import axes, nox_support, options  # noqa: E402 - found through the line above
+from matrix import axes, nox_support, options
 from matrix import session as cells
-from matrix.cells import Cell  # noqa: E402
-from matrix.errors import ExitCode, UserError  # noqa: E402
-from matrix.paths import Paths  # noqa: E402
+from matrix.cells import Cell
+from matrix.errors import ExitCode, UserError
+from matrix.paths import Paths
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "tests"]

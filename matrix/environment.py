@@ -13,6 +13,8 @@ from matrix.cells import Cell
 from matrix.errors import MakingError, UserError
 from matrix.paths import Paths
 
+_PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+
 
 @dataclass(frozen=True)
 class Made:
@@ -43,8 +45,13 @@ def make(cell: Cell, axes: Axes, paths: Paths, *, torch_backend: str | None = No
     return Made(python, resolve.resolved(pins))
 
 
+def python_of(cell: Cell, paths: Paths) -> Path:
+    """Where the interpreter of a cell is, if its environment has been made."""
+    return paths.environments / cell.environment / _PYTHON
+
+
 def _venv(folder: Path, interpreter: str, paths: Paths, *, fresh: bool) -> Path:
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    python = folder / _PYTHON
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     # A folder without a working interpreter is what an interrupted run, or an interpreter that moved, leaves.

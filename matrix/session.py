@@ -17,6 +17,7 @@ from matrix import environment, locks, records
 from matrix.axes import Axes
 from matrix.cells import Cell
 from matrix.digest import suite_digest
+from matrix.disk import is_full
 from matrix.errors import ExitCode, MakingError, UnresolvedError, UserError
 from matrix.options import CellOptions, device_here
 from matrix.paths import Paths
@@ -200,8 +201,7 @@ def _conclude(run: Run, outcome: Outcome, record: Path | None, code: int) -> int
     outcome.counts = judged.counts
     print(judged.text, flush=True)
     if not judged.complete:
-        lost = OSError(28, "the disk is full") if _disk_is_full(record.parent) else None
-        why = "the disk is full" if lost else f"the suite ended with code {code}"
+        why = "the disk is full" if is_full(record.parent) else f"the suite ended with code {code}"
         raise UserError(f"the record of {run.cell.id} is incomplete: {why}", again, ExitCode.REGRESSION)
     return judged.exit_code
 
@@ -272,11 +272,6 @@ def _is_complete(path: Path) -> bool:
     except UserError:
         return False
     return run.complete and run.unresolved is None
-
-
-def _disk_is_full(folder: Path) -> bool:
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize < 64 * 1024
 
 
 def _save(outcome: Outcome, paths: Paths) -> None:

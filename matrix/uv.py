@@ -106,7 +106,8 @@ def two_lines(output: str) -> str:
     if _NO_NETWORK.search(output) and len(words) > 1:
         # The first cause tells what was fetched, the last one what the system said.
         fetched = next((part for part in words if re.search(r"[Ff]ailed to|Git operation", part)), words[0])
-        words = [f"{fetched} ({words[-1]})"]
+        last = re.split(r"--- stderr|fatal:", words[-1])[-1].strip()
+        words = [f"{fetched.partition(' (process')[0]} ({last})"]
     # "No solution found ..." only announces the cause that follows it.
     chosen = words[1] if len(words) > 1 and words[0].startswith("No solution found") else words[0]
     return "\n".join(textwrap.wrap(chosen, _WIDTH, max_lines=2, placeholder=" ..."))

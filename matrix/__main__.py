@@ -1,0 +1,150 @@
+"""`python -m matrix`: plan, run, report, compare, bisect, checks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from matrix import axes as axes_module
+from matrix.cells import DEVICES
+from matrix.errors import ExitCode, UserError
+from matrix.options import add_cell_options
+from matrix.paths import Paths
+
+Command = Callable[[argparse.Namespace], int]
+
+EPILOG = """\
+exit codes: 0 no regression; 1 a regression, a stale baseline row or an incomplete record; 2 usage; 3 nothing selected;
+4 an environment could not be made; 130 interrupted. --traceback shows where an error came from."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message, f"{self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its documented exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    shows_traceback = "--traceback" in arguments
+    try:
+        found = parser().parse_args([text for text in arguments if text != "--traceback"])
+        command: Command = found.command
+        return int(command(found))
+    except UserError as error:
+        if shows_traceback:
+            traceback.print_exc()
+        print(error.render(), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`); Python would complain once more while it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    from matrix.plan import add_selection_options
+
+    top = _Parser(prog="python -m matrix", description="Plan, run and judge cells.", epilog=EPILOG)
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    plan = commands.add_parser("plan", help="show each cell, whether it runs, and why not")
+    add_selection_options(plan)
+    plan.add_argument("--format", choices=("table", "json", "github"), default="table")
+    plan.add_argument("--python", metavar="X.Y", help="the cells' interpreter")
+    plan.add_argument("--device", choices=DEVICES, help="the cells' device")
+    plan.set_defaults(command=_plan)
+
+    run = commands.add_parser("run", help="run cells, skipping what is recorded (without options: the smoke tier)")
+    add_selection_options(run)
+    add_cell_options(run)
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at once (1)")
+    run.add_argument("--workers", type=int, metavar="N", help="processes in a cell (the cores divided by the jobs)")
+    run.add_argument("--rerun", action="store_true", help="run also what is recorded")
+    run.add_argument("--disk-budget", default="25", metavar="GB", help="for environments and uv's cache (25)")
+    run.set_defaults(command=_run)
+
+    checks = commands.add_parser("checks", help="list the checks")
+    add_selection_options(checks)
+    checks.add_argument("--category", action="append", default=[], help="only this category; may repeat")
+    checks.set_defaults(command=_checks)
+
+    bisect = commands.add_parser("bisect", help="find the first release that flips a check")
+    bisect.add_argument("check", help="a check id, such as round-trip/dynamic")
+    bisect.add_argument("--torch", metavar="A..B", help="a range to search, or the one torch to stand on (newest)")
+    bisect.add_argument("--transformers", metavar="A..B", help="a range to search, or the one to stand on (newest)")
+    bisect.add_argument("--subject", default="kvconform", help="kvconform, native, exporter or module:attribute")
+    bisect.add_argument("--device", choices=("auto", *DEVICES), default="auto", help="where the check runs")
+    bisect.set_defaults(command=_bisect)
+
+    _add_publishing(commands)
+    return top
+
+
+def _add_publishing(commands: argparse._SubParsersAction[_Parser]) -> None:
+    here = Paths.here()
+    report = commands.add_parser("report", help="write the table from the records")
+    report.add_argument("--records", type=Path, default=here.records, metavar="DIR", help="reports/records")
+    report.add_argument("--out", type=Path, default=here.home / "reports", metavar="DIR", help="reports")
+    report.add_argument("--baseline", type=Path, metavar="FILE", help="matrix/baseline.toml")
+    report.set_defaults(command=_report)
+    compare = commands.add_parser("compare", help="what changed between two folders of records")
+    compare.add_argument("old", type=Path, help="the earlier folder")
+    compare.add_argument("new", type=Path, help="the later folder")
+    compare.set_defaults(command=_compare)
+
+
+def _plan(found: argparse.Namespace) -> int:
+    from matrix import plan
+    from matrix.digest import suite_digest
+    from matrix.options import CellOptions
+
+    axes, paths = axes_module.load(), Paths.here()
+    cells = plan.select(found, axes)
+    rows = plan.build(cells, axes, paths, CellOptions(), suite_digest(paths.root / "src" / "kvconform"))
+    print(plan.show(rows, found.format))
+    return ExitCode.OK
+
+
+def _run(found: argparse.Namespace) -> int:
+    from matrix import run
+
+    return run.run(found, axes_module.load(), Paths.here())
+
+
+def _checks(found: argparse.Namespace) -> int:
+    from matrix import commands
+
+    return commands.checks(found, axes_module.load(), Paths.here())
+
+
+def _bisect(found: argparse.Namespace) -> int:
+    from matrix import commands
+
+    return commands.run_bisect(found, axes_module.load(), Paths.here())
+
+
+def _report(found: argparse.Namespace) -> int:
+    from matrix import report
+    from matrix.verdict import BASELINE
+
+    return int(report.write(found.records, found.out, found.baseline or BASELINE) or 0)
+
+
+def _compare(found: argparse.Namespace) -> int:
+    from matrix import compare
+
+    return int(compare.compare(found.old, found.new) or 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
