@@ -9,11 +9,11 @@ from matrix.baseline import OURS
 from matrix.grid import Results
 from matrix.page import environment
 
-BOX_X, GAP, LINE, LEFT, TOP = 104, 4, 20, 124, 60
+BOX_X, GAP, LINE, LEFT, TOP = 116, 4, 20, 124, 60
 COLOURS = {"good": "#14532d", "known": "#664400", "bad": "#8c1a1a", "open": "#595954", "none": "#595954"}
 """White text on each has a contrast of at least 6 to 1."""
-CHARACTER = 7
-"""The width of a character of a badge, on the safe side: textLength makes the text fit."""
+CHARACTER = 6
+"""The width of a character of a badge, roughly: textLength makes the text fit."""
 
 
 def figure(results: Results) -> str:
@@ -21,7 +21,9 @@ def figure(results: Results) -> str:
     grid = results.grids[0]
     names = [wording.subject_name(subject) for subject in results.subjects]
     captions = [f"Line by line: {', '.join(names)}. {wording.measured(results)}."] if len(names) > 1 else []
-    captions.append("✓ all checks pass   ≈ known reasons   ✗ ! some fail   ⊘ no install   · never measured")
+    captions.append(
+        "✓ every check passes, ≈ some fail for known reasons, ✗ or ! some fail, ⊘ no install, · never measured"
+    )
     step_y = LINE * len(results.subjects) + GAP
     return (
         environment()
@@ -31,7 +33,7 @@ def figure(results: Results) -> str:
             grid=grid,
             captions=captions,
             description=_description(results),
-            width=max(LEFT + len(grid.torches) * (BOX_X + GAP) + 16, 560),
+            width=max(LEFT + len(grid.torches) * (BOX_X + GAP) + 16, 640),
             height=TOP + len(grid.transformers) * step_y + 18 * len(captions) + 20,
             left=LEFT,
             top=TOP,

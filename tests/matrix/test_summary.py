@@ -1,0 +1,46 @@
+"""The summary of one cell: every check that does not pass is named, with one command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from matrix.judge import Baseline, BaselineRow, judge
+from matrix.summary import summary
+from tests.matrix.factories import record, run
+
+BASELINE = Baseline((BaselineRow("export/known", ("fail",), "torch refuses it", "torch"),))
+
+
+def test_counts_names_and_commands() -> None:
+    one = run(
+        record("archive/load"),
+        record("archive/na", "na"),
+        record("export/known", "fail", message="refused"),
+        record("export/new", "crash", message="\n".join("abcdef")),
+        record("archive/load", "fail", "native"),
+    )
+    text = summary(one, judge(one, BASELINE))
+    assert "archive  ✓ 1 ok · 1 n/a" in text
+    assert "export   ! 1 fail · 1 crash · 1 of these known" in text
+    assert "  export/new: crash" in text
+    assert "... 2 more lines" in text
+    assert "$ python -m kvconform check --subject kvconform -k 'export/new'" in text
+    assert "  export/known: known, fail\n    refused\n    why: torch refuses it (torch)" in text
+    assert text.index("native (findings") < text.index("\nkvconform\n")
+    assert text.endswith("1 regressed, 1 known, 1 about others")
+
+
+def test_an_interrupted_a_filtered_and_an_unresolved_run_say_so() -> None:
+    partly = run(record(), complete=False)
+    assert "the run did not reach its end" in summary(partly, judge(partly, BASELINE))
+    assert "◐" in summary(partly, judge(partly, BASELINE))
+    impossible = run(unresolved="torch is too old\nsee above")
+    assert summary(impossible, []) == (
+        "torch2.5-tf4.53-py3.11-cpu: no environment could be made\n  torch is too old\n  see above"
+    )
+
+
+def test_a_session_does_not_wait_for_pandas() -> None:
+    code = "import sys, matrix.summary, matrix.judge, matrix.records; sys.exit('pandas' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
