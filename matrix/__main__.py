@@ -7,10 +7,10 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from matrix import axes as axes_module
+from matrix import publishing
 from matrix.cells import DEVICES
 from matrix.errors import ExitCode, UserError
 from matrix.options import add_cell_options
@@ -21,6 +21,9 @@ Command = Callable[[argparse.Namespace], int]
 EPILOG = """\
 exit codes: 0 no regression; 1 a regression, a stale baseline row or an incomplete record; 2 usage; 3 nothing selected;
 4 an environment could not be made; 130 interrupted. --traceback shows where an error came from."""
+
+
+_INSTALL = "python -m pip install -r requirements.txt"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(error.render(), file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if shows_traceback or (error.name or "").startswith("matrix"):
+            raise
+        print(UserError(f"{error.name} is not installed here", _INSTALL).render(), file=sys.stderr)
+        return ExitCode.USAGE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return ExitCode.INTERRUPTED
@@ -86,21 +94,8 @@ def parser() -> argparse.ArgumentParser:
     bisect.add_argument("--device", choices=("auto", *DEVICES), default="auto", help="where the check runs")
     bisect.set_defaults(command=_bisect)
 
-    _add_publishing(commands)
+    publishing.add_parsers(commands)
     return top
-
-
-def _add_publishing(commands: argparse._SubParsersAction[_Parser]) -> None:
-    here = Paths.here()
-    report = commands.add_parser("report", help="write the table from the records")
-    report.add_argument("--records", type=Path, default=here.records, metavar="DIR", help="reports/records")
-    report.add_argument("--out", type=Path, default=here.home / "reports", metavar="DIR", help="reports")
-    report.add_argument("--baseline", type=Path, metavar="FILE", help="matrix/baseline.toml")
-    report.set_defaults(command=_report)
-    compare = commands.add_parser("compare", help="what changed between two folders of records")
-    compare.add_argument("old", type=Path, help="the earlier folder")
-    compare.add_argument("new", type=Path, help="the later folder")
-    compare.set_defaults(command=_compare)
 
 
 def _plan(found: argparse.Namespace) -> int:
@@ -131,19 +126,6 @@ def _bisect(found: argparse.Namespace) -> int:
     from matrix import commands
 
     return commands.run_bisect(found, axes_module.load(), Paths.here())
-
-
-def _report(found: argparse.Namespace) -> int:
-    from matrix import report
-    from matrix.verdict import BASELINE
-
-    return int(report.write(found.records, found.out, found.baseline or BASELINE) or 0)
-
-
-def _compare(found: argparse.Namespace) -> int:
-    from matrix import compare
-
-    return int(compare.compare(found.old, found.new) or 0)
 
 
 if __name__ == "__main__":
