@@ -8,7 +8,6 @@ from matrix import figures, page, tables, wording
 from matrix.baseline import DEFAULT, load_baseline
 from matrix.errors import ExitCode, UserError
 from matrix.grid import Results, results
-from matrix.judge import exit_code
 from matrix.records import read_all
 
 OPEN, CLOSE = "<!-- table -->", "<!-- /table -->"
@@ -46,25 +45,40 @@ def write(
         UserError: there is no record, or a record or the baseline is malformed; nothing is written then.
     """
     found = load(records_dir, baseline_path)
+    publish(found, out_dir, readme, summary)
+    return code(found)
+
+
+def publish(found: Results, out_dir: Path, readme: Path | None = None, summary: Path | None = None) -> None:
+    """Write what `write` writes, from results at hand."""
+    # The README is read first: with its markers gone nothing is written at all.
+    renewed = refreshed(readme.read_text(encoding="utf-8"), found, out_dir.name) if readme else ""
     for name, text in _files(found).items():
         _put(out_dir / name, text)
     _put_badges(out_dir / "badges", figures.badges(found))
     if readme is not None:
-        _put(readme, refreshed(readme.read_text(encoding="utf-8"), found, out_dir.name))
+        _put(readme, renewed)
     if summary is not None:
         with summary.open("a", encoding="utf-8") as stream:
             stream.write(tables.step_summary(found))
-    return code(found)
 
 
 def code(found: Results) -> ExitCode:
-    """What the verdicts of all cells add up to."""
-    judged = [place.judged for place in found.places if place.judged]
-    verdicts = [verdict for each in judged for verdict in each.verdicts]
-    whole = all(each.run.complete for each in judged)
-    # Cells that cannot exist are facts about releases, so a table of nothing else is no failure.
-    answered = exit_code(verdicts) if verdicts else ExitCode.OK
-    return ExitCode.REGRESSION if answered or not whole or found.unused else ExitCode.OK
+    """What the verdicts of all cells add up to. That some cells cannot be made is a fact about releases, no failure."""
+    return ExitCode.REGRESSION if reasons(found) else ExitCode.OK
+
+
+def reasons(found: Results) -> list[str]:
+    """Why the code is 1, one line each."""
+    lines = [f"{row.check}: the baseline row explains nothing in any cell" for row in found.unused]
+    for place in found.places:
+        if place.run and not place.run.complete:
+            lines.append(f"{place.cell.id}: the run did not reach its end")
+        for verdict in place.judged.verdicts if place.judged else ():
+            if verdict.verdict in ("regressed", "fixed"):
+                what = verdict.record.status if verdict.verdict == "regressed" else "stale baseline row"
+                lines.append(f"{place.cell.id}: {verdict.record.id}: {what}")
+    return lines
 
 
 def refreshed(readme: str, found: Results, folder: str = "reports") -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matrix import judge, records
 from matrix.errors import ExitCode
+from matrix.summary import summary
 
 BASELINE = Path(__file__).with_name("baseline.toml")
 
@@ -35,12 +36,3 @@ def judge_record(path: Path, baseline: Path = BASELINE) -> Judged:
             counts[verdict.verdict] = counts.get(verdict.verdict, 0) + 1
     code = judge.exit_code(verdicts) if run.complete else ExitCode.REGRESSION
     return Judged(summary(run, verdicts), counts, int(code), run.complete)
-
-
-def summary(run: records.CellRun, verdicts: list[judge.Verdict]) -> str:
-    """Provisional."""
-    return "\n".join(
-        f"{v.verdict} {v.record.subject} {v.record.id}: {v.record.message}\n  {v.record.reproduce}"
-        for v in verdicts
-        if v.verdict != "ok"
-    )
