@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from matrix import judge, records
+from matrix.baseline import DEFAULT
 from matrix.errors import ExitCode
 from matrix.summary import summary
-
-BASELINE = Path(__file__).with_name("baseline.toml")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a record means: the text to show, the counts by verdict, the exit code."""
+    """What a record means: the text to show, the counts of its checks, the exit code."""
 
     text: str
     counts: dict[str, int]
@@ -22,7 +22,7 @@ class Judged:
     complete: bool
 
 
-def judge_record(path: Path, baseline: Path = BASELINE) -> Judged:
+def judge_record(path: Path, baseline: Path = DEFAULT) -> Judged:
     """Read a record and put it beside the baseline.
 
     Raises:
@@ -30,9 +30,22 @@ def judge_record(path: Path, baseline: Path = BASELINE) -> Judged:
     """
     run = records.read(path)
     verdicts = judge.judge(run, judge.load_baseline(baseline))
-    counts = {status: count for status, count in run.counts().items() if count}
-    for verdict in verdicts:
-        if verdict.verdict != "ok":
-            counts[verdict.verdict] = counts.get(verdict.verdict, 0) + 1
     code = judge.exit_code(verdicts) if run.complete else ExitCode.REGRESSION
-    return Judged(summary(run, verdicts), counts, int(code), run.complete)
+    return Judged(summary(run, verdicts), _counts(verdicts), int(code), run.complete)
+
+
+def _counts(verdicts: list[judge.Verdict]) -> dict[str, int]:
+    """What matters first: regressions, stale rows, then what passed, is known, is a finding about others, or n/a."""
+    found = Counter(each.record.status if each.verdict == "ok" else each.verdict for each in verdicts)
+    return {name: found[key] for key, name in _NAMES.items() if found[key]}
+
+
+_NAMES = {
+    "regressed": "regressed",
+    "fixed": "stale",
+    "pass": "pass",
+    "known": "known",
+    "finding": "findings",
+    "na": "n/a",
+    "skip": "skipped",
+}
