@@ -6,32 +6,17 @@ is an error, since a skip hides failures.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from kvconform.checks.needs import Need, NotApplicableError
 
-class NotApplicableError(Exception):
-    """The release lacks what the check is about."""
+__all__ = ["Need", "NotApplicableError", "PolicySkipError", "needs", "needs_cuda", "require_all"]
 
 
 class PolicySkipError(Exception):
     """A policy known before the check ran leaves it out."""
-
-
-@dataclass(frozen=True)
-class Need:
-    """One requirement: ``met`` is asked without the subject, ``reason`` says what is lacking."""
-
-    met: Callable[[], bool]
-    reason: str
-
-    def require(self) -> None:
-        """Raise :class:`NotApplicableError` unless the release has it."""
-        if not self.met():
-            raise NotApplicableError(self.reason)
 
 
 def needs(*requirements: Need) -> pytest.MarkDecorator:

@@ -69,6 +69,7 @@ def _failures(failed: list[Outcome]) -> None:
     if not failed:
         return
     _say("\nnot passed:")
+    failed = sorted(failed, key=lambda outcome: (outcome.subject, outcome.id))
     for outcome in failed[:_SHOWN]:
         fields = outcome.to_json("cpu")
         _say(f"  {outcome.status:7}  {outcome.subject}  {outcome.id}\n           {fields['message'][:300]}")

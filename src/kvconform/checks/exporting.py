@@ -1,0 +1,121 @@
+"""Checks of exported programs: they exist, equal eager, keep what was asked dynamic, and go on decoding."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+
+from kvconform.checks.errors import ExpectationError, expect, expect_equal
+from kvconform.checks.observe import differences, observe
+from kvconform.checks.shapes import varying
+from kvconform.checks.trees import expect_no_differences
+
+TOLERANCE = 1e-5
+Inputs = tuple[Any, ...]
+
+
+def expect_exportable(
+    module: torch.nn.Module, args: Inputs, dynamic_shapes: Any = None, *, strict: bool = False, where: str = ""
+) -> torch.export.ExportedProgram:
+    """Prove that ``torch.export`` takes the module with these inputs, and that the program equals eager on them."""
+    __tracebackhide__ = True
+    program = export(module, args, dynamic_shapes, strict=strict, where=where)
+    expect_program_equals_eager(program, module, args, where=f"{where}, the exported inputs")
+    return program
+
+
+def export(
+    module: torch.nn.Module, args: Inputs, dynamic_shapes: Any = None, *, strict: bool = False, where: str = ""
+) -> torch.export.ExportedProgram:
+    """Export a copy of the inputs (tracing may change them); whatever ``torch.export`` raises is a failed expectation."""
+    __tracebackhide__ = True
+    try:
+        return torch.export.export(module, copy.deepcopy(args), dynamic_shapes=dynamic_shapes, strict=strict)
+    except Exception as error:
+        raise ExpectationError(f"torch.export raised {_one_line(error)}, expected a program [{where}]") from error
+    finally:
+        if strict:
+            # Dynamo keeps compiled frames and their guards; the next check must not see them.
+            torch._dynamo.reset()
+
+
+def expect_program_equals_eager(program: Any, module: torch.nn.Module, args: Inputs, *, where: str = "") -> Any:
+    """Prove that a program gives what the module gives, and leaves in its inputs what the module leaves; return its result.
+
+    A returned cache is compared whole: tensors, classes, windows and counters.
+    """
+    __tracebackhide__ = True
+    expected_args, got_args = copy.deepcopy(args), copy.deepcopy(args)
+    expected = module(*expected_args)
+    got = run(program, got_args, where)
+    expect_no_differences(differences(observe(got), observe(expected), TOLERANCE), "the program's result differs from eager", where)
+    return got
+
+
+def run(program: Any, args: Inputs, where: str = "") -> Any:
+    """Run an exported program; whatever it raises is a failed expectation."""
+    __tracebackhide__ = True
+    try:
+        runnable = program.module() if hasattr(program, "module") and not isinstance(program, torch.nn.Module) else program
+        return runnable(*args)
+    except Exception as error:
+        raise ExpectationError(f"the program raised {_one_line(error)}, expected a result [{where}]") from error
+
+
+def expect_symbolic_exactly(program: torch.export.ExportedProgram, shapes: Any, where: str = "") -> None:
+    """Prove that the placeholders are symbolic in the dimensions that were asked for, and in no other."""
+    __tracebackhide__ = True
+    values = [node.meta.get("val") for node in _user_inputs(program)]
+    asked = varying(shapes)
+    expect_equal("the number of placeholders", len(values), len(asked), where)
+    for index, (value, wanted) in enumerate(zip(values, asked, strict=True)):
+        if not isinstance(value, torch.Tensor):
+            continue
+        symbolic = [dim for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt)]
+        dims = sorted(dim for dim, ask in (wanted or {}).items() if ask is not None)
+        expect(symbolic == dims, f"input {index} of shape {list(value.shape)} is symbolic in {symbolic}, expected {dims}", where)
+
+
+def _user_inputs(program: torch.export.ExportedProgram) -> list[Any]:
+    """The placeholders of user inputs, in order; parameters and buffers come before them."""
+    from torch.export.graph_signature import InputKind
+
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    kinds = [spec.kind for spec in program.graph_signature.input_specs]
+    return [node for node, kind in zip(placeholders, kinds, strict=True) if kind == InputKind.USER_INPUT]
+
+
+def expect_decodes(
+    program: Any, module: torch.nn.Module, args: Inputs, feed: Callable[[int], torch.Tensor], *, steps: int = 8, where: str = ""
+) -> None:
+    """Prove that ``steps`` steps through one program, each fed the cache that the one before returned, equal eager.
+
+    ``args`` are ``(x, cache, position)``; ``feed(step)`` gives the next ``x``. Caches are compared whole after every step, so a sliding
+    cache that grows past its window, or a counter that stands still, is seen although the results may agree.
+    """
+    __tracebackhide__ = True
+    _, cache, position = args
+    eager, exported = copy.deepcopy(cache), copy.deepcopy(cache)
+    runnable = program.module()
+    for step in range(steps):
+        x, place = feed(step), position + step * position.numel()
+        expected, eager = module(x, eager, place)
+        now = f"{where}, step {step + 1} of {steps}"
+        got, exported = run(runnable, (x, exported, place), now)
+        expect_no_differences(differences(observe(got), observe(expected), TOLERANCE), "the result of a step differs from eager", now)
+        expect_no_differences(differences(observe(exported), observe(eager), TOLERANCE), "the returned cache differs from eager", now)
+
+
+def leaves_of(value: Any) -> list[torch.Tensor]:
+    """The tensor leaves of a result."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def _one_line(error: BaseException, limit: int = 600) -> str:
+    """An exception as one line; torch writes whole graphs into some."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:limit]}{'...' if len(text) > limit else ''}"

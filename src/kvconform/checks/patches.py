@@ -1,0 +1,50 @@
+"""Notices what stays replaced in the modules that registrations like to patch."""
+
+from __future__ import annotations
+
+import importlib
+import types
+from dataclasses import dataclass
+from typing import Any
+
+_MODULES = (
+    "transformers.cache_utils",
+    "transformers.masking_utils",
+    "transformers.modeling_attn_mask_utils",
+    "transformers.modeling_utils",
+    "transformers.integrations.executorch",
+    "transformers.integrations.sdpa_attention",
+    "torch.export",
+    "torch.export.dynamic_shapes",
+    "torch.utils._pytree",
+    "torch.fx._pytree",
+    "torch.nn.functional",
+)
+
+
+@dataclass(frozen=True)
+class PatchSnapshot:
+    """The functions and classes of some modules, and the attributes of those classes, by name."""
+
+    entries: dict[str, Any]
+
+    def changed(self) -> list[str]:
+        """The names that are bound to something else, or to nothing, now."""
+        now = patch_snapshot().entries
+        return sorted(name for name, value in self.entries.items() if now.get(name) is not value)
+
+
+def patch_snapshot() -> PatchSnapshot:
+    """Read the modules as they are now; what a release lacks is left out."""
+    entries: dict[str, Any] = {}
+    for name in _MODULES:
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        for attribute, value in vars(module).items():
+            if isinstance(value, (types.FunctionType, type)):
+                entries[f"{name}.{attribute}"] = value
+            if isinstance(value, type) and value.__module__ == name:
+                entries.update({f"{name}.{attribute}.{key}": member for key, member in vars(value).items() if callable(member)})
+    return PatchSnapshot(entries)

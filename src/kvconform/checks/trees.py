@@ -1,0 +1,207 @@
+"""Checks of a cache as a pytree: what flattening and unflattening it keeps, names and promises."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.fx._pytree as fx_pytree
+import torch.utils._pytree as pytree
+
+from kvconform.checks.behave import answers, answers_of_a_new_layer, append, first_tensor, layer_count, states
+from kvconform.checks.errors import ExpectationError, expect, expect_equal
+from kvconform.checks.observe import Difference, differences, observe
+
+# From this many dimensions on a tensor is a layer's state, not a counter, and a round trip must not copy it.
+_STATE_DIMENSIONS = 3
+_SHOWN = 3
+
+
+def expect_registered(value: Any, where: str = "") -> None:
+    """Prove that the very class of ``value`` is a pytree node (a node for a base class does not count: torch looks up exact types)."""
+    __tracebackhide__ = True
+    expect(type(value) in pytree.SUPPORTED_NODES, f"{type(value).__name__} is not registered as a pytree node", where)
+
+
+def expect_no_differences(found: list[Difference], what: str, where: str = "") -> None:
+    """Raise with the first few of ``found``; ``what`` says what was compared."""
+    __tracebackhide__ = True
+    if found:
+        shown = "; ".join(str(one) for one in found[:_SHOWN])
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ExpectationError(f"{what}: {shown}{more}{f' [{where}]' if where else ''}")
+
+
+def round_trip(value: Any, where: str = "") -> Any:
+    """Flatten and unflatten ``value``, which must be registered."""
+    __tracebackhide__ = True
+    expect_registered(value, where)
+    leaves, spec = pytree.tree_flatten(value)
+    return pytree.tree_unflatten(leaves, spec)
+
+
+def expect_round_trip(cache: Any, where: str = "") -> Any:
+    """Prove that a cache comes back whole, and return what came back.
+
+    Everything reachable from it is equal: tensors by identity, counters, windows, maximum lengths, layer classes and order. Flattening
+    leaves the original as it was, and the copy flattens to the same leaves and an equal spec.
+    """
+    __tracebackhide__ = True
+    before = observe(copy.deepcopy(cache))
+    expect_registered(cache, where)
+    leaves, spec = pytree.tree_flatten(cache)
+    restored = pytree.tree_unflatten(leaves, spec)
+    expect_no_differences(differences(observe(cache), before), "flattening changed the original", where)
+    original = observe(cache)
+    expect_no_differences(differences(observe(restored), original), "lost in a round trip", where)
+    for path, tensor in observe(restored).items():
+        if isinstance(tensor, torch.Tensor) and tensor.dim() >= _STATE_DIMENSIONS:
+            expect(tensor is original[path], f"{path} is a copy, expected the same tensor", where)
+    again, spec_again = pytree.tree_flatten(restored)
+    expect(spec_again == spec, f"the spec of the restored cache is {spec_again}, expected {spec}", where)
+    expect(all(a is b or (not isinstance(a, torch.Tensor) and a == b) for a, b in zip(again, leaves, strict=True)), "the restored cache has other leaves", where)
+    return restored
+
+
+def expect_same_behaviour(cache: Any, where: str = "") -> None:
+    """Prove that a restored cache answers every question, and changes by every operation, as the original does."""
+    __tracebackhide__ = True
+    expected = answers(copy.deepcopy(cache))
+    restored = round_trip(cache, where)
+    expect_no_differences(differences(answers(restored), expected), "a restored cache behaves otherwise", where)
+
+
+def expect_same_new_layer(cache: Any, where: str = "") -> None:
+    """Prove that a restored cache takes, or refuses, one layer more as the original does."""
+    __tracebackhide__ = True
+    expected = answers_of_a_new_layer(copy.deepcopy(cache))
+    restored = round_trip(cache, where)
+    expect_no_differences(differences(answers_of_a_new_layer(restored), expected), "a restored cache behaves otherwise", where)
+
+
+def expect_flattens(value: Any, where: str = "") -> None:
+    """Prove that ``value`` is a node whose leaves survive; :func:`expect_round_trip` asks for everything else."""
+    __tracebackhide__ = True
+    leaves = pytree.tree_leaves(value)
+    restored = round_trip(value, where)
+    expect_equal("the restored type", type(restored).__name__, type(value).__name__, where)
+    expect(all(a is b for a, b in zip(pytree.tree_leaves(restored), leaves, strict=True)), "the restored leaves are others", where)
+
+
+def expect_independent(cache: Any, where: str = "") -> None:
+    """Prove that growing the restored cache leaves the original as it was: they share tensors, not lists or layers.
+
+    For caches that grow by concatenation; one that writes into preallocated tensors shares these on purpose.
+    """
+    __tracebackhide__ = True
+    before = observe(copy.deepcopy(cache))
+    restored = round_trip(cache, where)
+    tensor = first_tensor(cache)
+    batch, heads, width = (2, 2, 8) if tensor is None else (tensor.shape[0], tensor.shape[1], tensor.shape[-1])
+    part = getattr(restored, "self_attention_cache", restored)
+    for layer in range(layer_count(cache)):
+        keys, values = states(batch, heads, 2, width, seed=70 + layer)
+        append(part, keys, values, layer, int(part.get_seq_length(layer)))
+    expect_no_differences(differences(observe(cache), before), "updating the restored cache changed the original", where)
+
+
+def expect_leaves_in_order(cache: Any, where: str = "") -> None:
+    """Prove that the leaves are the keys and values of each layer in turn (k0, v0, k1, v1), each tensor once.
+
+    Flat ``dynamic_shapes`` and exported signatures are written in this order. Leaves that are no state (an int, a counter) may stand between.
+    """
+    __tracebackhide__ = True
+    expect_registered(cache, where)
+    names = {id(tensor): path for path, tensor in observe(cache).items() if _is_state(tensor)}
+    got = [names.get(id(leaf), "a tensor that is not in the cache") for leaf in pytree.tree_leaves(cache) if _is_state(leaf)]
+    expect_equal("the order of the leaves", got, _expected_order(cache), where)
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() >= _STATE_DIMENSIONS
+
+
+def _expected_order(cache: Any) -> list[str]:
+    """Paths of the states, layer by layer, a layer's keys before its values, the self-attention part before the other."""
+    paths = [path for path, tensor in observe(cache).items() if _is_state(tensor)]
+    lists = [path for path in paths if "_cache[" in path]
+    if not lists:
+        return paths
+
+    def rank(path: str) -> tuple[str, int, bool]:
+        owner, _, index = path.rpartition("[")
+        return owner.rpartition(".")[0], int(index.rstrip("]")), "value_cache" in owner
+
+    parts = list(dict.fromkeys(rank(path)[0] for path in paths))
+    return sorted(paths, key=lambda path: (parts.index(rank(path)[0]), *rank(path)[1:]))
+
+
+def expect_key_paths(cache: Any, where: str = "") -> None:
+    """Prove that every leaf has a path of its own, and that flattening with paths gives the leaves of flattening without."""
+    __tracebackhide__ = True
+    expect_registered(cache, where)
+    leaves, spec = pytree.tree_flatten(cache)
+    named, named_spec = pytree.tree_flatten_with_path(cache)
+    expect_equal("the number of named leaves", len(named), len(leaves), where)
+    expect(all(leaf is one for (_, leaf), one in zip(named, leaves, strict=True)), "flattening with paths gives other leaves", where)
+    expect(named_spec == spec, f"the spec of flattening with paths is {named_spec}, expected {spec}", where)
+    paths = [pytree.keystr(path) for path, _ in named]
+    expect(all(paths), "a leaf has an empty path", where)
+    expect_equal("the number of different paths", len(set(paths)), len(paths), where)
+
+
+def expect_json_spec(cache: Any, where: str = "") -> None:
+    """Prove that the spec survives its JSON text: what it loads to is equal, and rebuilds the same cache.
+
+    This is how ``torch.export.save`` keeps the structure of inputs and outputs.
+    """
+    __tracebackhide__ = True
+    expect_registered(cache, where)
+    leaves, spec = pytree.tree_flatten(cache)
+    loaded = pytree.treespec_loads(pytree.treespec_dumps(spec))
+    expect(loaded == spec, f"the spec loads as {loaded}, expected {spec}", where)
+    restored = pytree.tree_unflatten(leaves, loaded)
+    expect_no_differences(differences(observe(restored), observe(cache)), "lost through the JSON text of the spec", where)
+
+
+def expect_spec_constant_over_length(shorter: Any, longer: Any, where: str = "") -> None:
+    """Prove that the spec tells the structure and not the length: else an exported program refuses the next token."""
+    __tracebackhide__ = True
+    expect_registered(shorter, where)
+    first, second = pytree.tree_flatten(shorter)[1], pytree.tree_flatten(longer)[1]
+    expect(first == second, f"the spec of the longer cache is {second}, expected {first}", where)
+
+
+def expect_fx_agrees(cache: Any, where: str = "") -> None:
+    """Prove that ``torch.fx._pytree``, which exported modules flatten their inputs with, gives the same leaves."""
+    __tracebackhide__ = True
+    expect_registered(cache, where)
+    leaves, spec = pytree.tree_flatten(cache)
+    expect(type(cache) in fx_pytree.SUPPORTED_NODES, f"{type(cache).__name__} is not in the tables of torch.fx._pytree", where)
+    flat = fx_pytree.tree_flatten_spec(cache, spec)
+    expect_equal("the number of leaves by torch.fx._pytree", len(flat), len(leaves), where)
+    expect(all(a is b or (not isinstance(a, torch.Tensor) and a == b) for a, b in zip(flat, leaves, strict=True)), "torch.fx._pytree gives other leaves", where)
+
+
+def expect_tree_map(cache: Any, where: str = "") -> None:
+    """Prove that ``tree_map`` gives a cache of mapped tensors, with everything else as it was, and spares the original."""
+    __tracebackhide__ = True
+    expect_registered(cache, where)
+    before = copy.deepcopy(cache)
+    mapped = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor + 1 if tensor.is_floating_point() else tensor, cache)
+    expect_no_differences(differences(observe(cache), observe(before)), "tree_map changed the original", where)
+    expected = {path: atom + 1 if _is_state(atom) else atom for path, atom in observe(before).items()}
+    expect_no_differences(differences(observe(mapped), expected), "wrong after tree_map", where)
+
+
+def expect_leaf_types(cache: Any, where: str = "") -> None:
+    """Prove that every leaf is something ``torch.export`` takes (a tensor or an int), and that no state hides in the context."""
+    __tracebackhide__ = True
+    expect_registered(cache, where)
+    leaves = pytree.tree_leaves(cache)
+    strange = sorted({type(leaf).__name__ for leaf in leaves if not isinstance(leaf, torch.Tensor) and type(leaf) is not int})
+    expect_equal("leaves of other types than tensor and int", strange, [], where)
+    held = {id(leaf) for leaf in leaves}
+    hidden = [path for path, tensor in observe(cache).items() if _is_state(tensor) and id(tensor) not in held]
+    expect_equal("tensors that are no leaves", hidden, [], where)
