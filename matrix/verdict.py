@@ -36,7 +36,7 @@ def judge_record(path: Path, baseline: Path = DEFAULT) -> Judged:
 
 def _counts(verdicts: list[judge.Verdict]) -> dict[str, int]:
     """What matters first: regressions, stale rows, then what passed, is known, is a finding about others, or n/a."""
-    found = Counter(each.record.status if each.verdict == "ok" else each.verdict for each in verdicts)
+    found: Counter[str] = Counter(each.record.status if each.verdict == "ok" else each.verdict for each in verdicts)
     return {name: found[key] for key, name in _NAMES.items() if found[key]}
 
 
