@@ -20,8 +20,14 @@ from matrix.paths import Paths
 from matrix.session import Outcome
 
 
-def run(found: argparse.Namespace, axes: Axes, paths: Paths) -> int:
+def run(found: argparse.Namespace, axes: Axes, paths: Paths, *, command: fanout.CellCommand | None = None) -> int:
     """Run what the parsed options select and return the worst code of its cells.
+
+    Args:
+        found: the parsed options.
+        axes: what there is.
+        paths: where things lie.
+        command: runs a cell; the nox session unless a test brings its own.
 
     Raises:
         UserError: the options are wrong, another run is going on, or the disk is full.
@@ -41,7 +47,7 @@ def run(found: argparse.Namespace, axes: Axes, paths: Paths) -> int:
         )
     print(f"{len(todo)} cells to run, {len(skipped)} recorded, {len(impossible)} cannot be made", flush=True)
     with locks.hold(paths.locks / "run.lock", "a matrix run"):
-        outcomes = _fan_out(todo, options, paths, found)
+        outcomes = _fan_out(todo, command or fanout.nox_command(options, paths), paths, found)
     return _conclude(todo, outcomes, [_judge(cell, options, paths) for cell in skipped])
 
 
@@ -52,7 +58,9 @@ def _options(found: argparse.Namespace) -> CellOptions:
     return replace(from_namespace(found), jobs=workers)
 
 
-def _fan_out(cells: Sequence[Cell], options: CellOptions, paths: Paths, found: argparse.Namespace) -> list[Outcome]:
+def _fan_out(
+    cells: Sequence[Cell], command: fanout.CellCommand, paths: Paths, found: argparse.Namespace
+) -> list[Outcome]:
     if not cells:
         return []
     fanout.expect_disk(paths.home)
@@ -61,7 +69,7 @@ def _fan_out(cells: Sequence[Cell], options: CellOptions, paths: Paths, found: a
     clock = progress.Clock(list(cells), before, found.jobs)
     keeper = Keeper(paths, parse_budget(found.disk_budget))
     with progress.display(clock) as display:
-        return fanout.Fanout(paths, fanout.nox_command(options, paths), found.jobs, display, keeper).run(cells)
+        return fanout.Fanout(paths, command, found.jobs, display, keeper).run(cells)
 
 
 def _judge(cell: Cell, options: CellOptions, paths: Paths) -> Outcome:
