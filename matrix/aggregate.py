@@ -60,7 +60,7 @@ def count(frame: pd.DataFrame) -> dict[tuple[str, str, str], Tally]:
     codes = np.ravel_multi_index([key.codes.to_numpy() for key in keys], shape)
     counts = _bincount(codes, shape)
     explained = _bincount(codes[frame["explained"].to_numpy()], shape)
-    cells, subjects, categories = (key.categories for key in keys[:3])
+    cells, subjects, categories = (key.categories.tolist() for key in keys[:3])
     return {
         (cells[c], subjects[s], categories[k]): Tally(
             tuple(counts[c, s, k].tolist()), tuple(explained[c, s, k].tolist())

@@ -28,6 +28,9 @@ CATEGORIES = (
 """The order in which categories are shown; others follow by name."""
 
 
+_NOTHING = Tally()
+
+
 @dataclass(frozen=True)
 class Place:
     """One place of a grid: a cell, its run if there is one, and its counts."""
@@ -43,13 +46,27 @@ class Place:
 
     def tally(self, subject: str, category: str = ALL) -> Tally:
         """The counts of a subject in a category, or in all of them."""
-        if category != ALL:
-            return self.tallies.get((subject, category), Tally())
-        return sum((tally for (name, _), tally in self.tallies.items() if name == subject), Tally())
+        return self._tallies.get((subject, category), _NOTHING)
 
     def state(self, subject: str, category: str = ALL) -> State:
         """What the place shows for a subject in a category."""
-        return state_of(self.run, self.tally(subject, category))
+        key = (subject, category)
+        if key not in self._states:
+            self._states[key] = state_of(self.run, self.tally(subject, category))
+        return self._states[key]
+
+    @functools.cached_property
+    def _tallies(self) -> dict[tuple[str, str], Tally]:
+        sums: dict[tuple[str, str], Tally] = {}
+        for (subject, _), tally in self.tallies.items():
+            key = (subject, ALL)
+            sums[key] = sums[key] + tally if key in sums else tally
+        return {**self.tallies, **sums}
+
+    @functools.cached_property
+    def _states(self) -> dict[tuple[str, str], State]:
+        # Filled when asked: a page asks for each state several times, and a large one for few of them.
+        return {}
 
     def verdicts(self, subject: str) -> list[Verdict]:
         """The verdicts that need words: everything but ok."""

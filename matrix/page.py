@@ -18,7 +18,8 @@ from matrix.tally import ALL, STATES, State, Tally
 
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_PLACES = 20_000
-"""Above so many places over all categories the page shows all checks together only: it must stay light to open."""
+"""Above so many places over all categories a page is large: to stay light to open, it shows all checks together only,
+without the two selects and without details where all is right."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Inline:
 
 def render(results: Results) -> str:
     """The page."""
-    shown = _shown(results)
+    large = _is_large(results)
+    shown = (ALL,) if large else (ALL, *results.categories)
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8") + _switches(len(shown))
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return (
@@ -45,6 +47,8 @@ def render(results: Results) -> str:
         .render(
             results=results,
             shown=shown,
+            large=large,
+            detailed=_detailed(results, large=large),
             native=NATIVE in results.subjects,
             measured=wording.measured(results),
             warnings=wording.warnings(results),
@@ -79,10 +83,18 @@ def environment() -> jinja2.Environment:
     return loaded
 
 
-def _shown(results: Results) -> tuple[str, ...]:
-    categories = (ALL, *results.categories)
+def _is_large(results: Results) -> bool:
     places = sum(len(grid.torches) * len(grid.transformers) for grid in results.grids)
-    return categories if places * len(categories) <= MOST_PLACES else (ALL,)
+    return places * (1 + len(results.categories)) > MOST_PLACES
+
+
+def _detailed(results: Results, *, large: bool) -> set[str]:
+    """The cells that have a dialog: in a large page those in which something is not all right."""
+    return {
+        place.cell.id
+        for place in results.places
+        if not large or any(place.state(subject) not in ("pass", "never") for subject in results.subjects)
+    }
 
 
 def _switches(number: int) -> str:

@@ -20,6 +20,7 @@ WORST_FIRST: tuple[Literal["crash", "timeout", "missing", "error", "fail"], ...]
     "error",
     "fail",
 )
+_PLACE = {status: number for number, status in enumerate(STATUSES)}
 ALL = "all"
 """The category that stands for all of them."""
 
@@ -38,7 +39,7 @@ class Tally:
         )
 
     def __getitem__(self, status: Status) -> int:
-        return self.counts[STATUSES.index(status)]
+        return self.counts[_PLACE[status]]
 
     @property
     def total(self) -> int:
@@ -53,7 +54,7 @@ class Tally:
     def worst(self) -> Literal["crash", "timeout", "missing", "error", "fail"] | None:
         """The worst status that no baseline row explains, or None."""
         for status in WORST_FIRST:
-            if self[status] > self.explained[STATUSES.index(status)]:
+            if self[status] > self.explained[_PLACE[status]]:
                 return status
         return None
 
