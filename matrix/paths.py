@@ -19,6 +19,7 @@ class Paths:
 
     root: Path = ROOT
     home: Path = ROOT
+    baseline: Path = ROOT / "matrix" / "baseline.toml"
 
     @classmethod
     def here(cls) -> Paths:

@@ -75,7 +75,7 @@ def _fan_out(
 def _judge(cell: Cell, options: CellOptions, paths: Paths) -> Outcome:
     """A cell that was not run again still counts: a regression does not heal by being skipped."""
     folder = options.records or (paths.partial if options.partial else paths.records)
-    judged = verdict.judge_record(folder / f"{cell.id}.jsonl")
+    judged = verdict.judge_record(folder / f"{cell.id}.jsonl", paths.baseline)
     return Outcome(cell.id, judged.exit_code, counts=judged.counts)
 
 

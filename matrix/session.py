@@ -15,6 +15,7 @@ from pathlib import Path
 
 from matrix import environment, locks, records
 from matrix.axes import Axes
+from matrix.baseline import load_baseline
 from matrix.cells import Cell
 from matrix.digest import suite_digest
 from matrix.disk import is_full
@@ -133,7 +134,8 @@ def publish(part: Path, final: Path) -> Path | None:
 
 def _run(run: Run, outcome: Outcome, command: Command | None) -> int:
     part = run.record.with_suffix(".jsonl.part")
-    # Prepared before anything else, so that a full disk costs no minutes.
+    # What would spoil the end is looked at first: a full disk or a bad baseline costs no minutes.
+    load_baseline(run.paths.baseline)
     _prepare(part)
     if command is None:
         python = _environment(run, outcome)
@@ -196,7 +198,7 @@ def _conclude(run: Run, outcome: Outcome, record: Path | None, code: int) -> int
     if record is None:
         raise UserError(f"the suite ended with code {code} and left no record", again, ExitCode.REGRESSION)
     started = time.monotonic()
-    judged = judge_record(record)
+    judged = judge_record(record, run.paths.baseline)
     outcome.seconds["judge"] = time.monotonic() - started
     outcome.counts = judged.counts
     print(judged.text, flush=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matrix import judge, records
-from matrix.baseline import DEFAULT
 from matrix.errors import ExitCode
 from matrix.summary import summary
 
@@ -22,7 +21,7 @@ class Judged:
     complete: bool
 
 
-def judge_record(path: Path, baseline: Path = DEFAULT) -> Judged:
+def judge_record(path: Path, baseline: Path) -> Judged:
     """Read a record and put it beside the baseline.
 
     Raises:

@@ -1,0 +1,32 @@
+"""`python -m matrix run` with fake cells, for tests that need a process to interrupt.
+
+usage: drive_run.py HOME MODE [OPTION]...
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from unittest import mock
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+
+from conftest import at, fake_session  # noqa: E402
+
+from matrix import __main__ as command_line  # noqa: E402
+from matrix import axes, run  # noqa: E402
+
+
+def main(home: str, mode: str, *options: str) -> int:
+    paths = at(Path(home))
+
+    def fake(found: object) -> int:
+        with mock.patch("matrix.run.suite_digest", return_value="DIGEST"):
+            return run.run(found, axes.load(), paths, command=fake_session(paths.home, mode))
+
+    with mock.patch.object(command_line, "_run", fake):
+        return command_line.main(["run", "--device", "cpu", "--disk-budget", "1000", *options])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))

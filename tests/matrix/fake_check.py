@@ -1,0 +1,93 @@
+"""Stands in for `python -m kvconform check`: streams a record, and misbehaves as told.
+
+usage: fake_check.py RECORD CELL MODE
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+CHECKS = ["round-trip/one", "round-trip/two", "export/three"]
+CODES = {"usage": 2, "empty": 3, "mismatch": 4}
+
+
+def main(record: str, cell: str, mode: str) -> int:
+    if mode in CODES:
+        return CODES[mode]
+    if mode == "silent":
+        return 1
+    time.sleep(0.2 if mode == "slow" else 0)
+    with Path(record).open("w", encoding="utf-8") as file:
+        return stream(file, cell, mode)
+
+
+def stream(file: TextIO, cell: str, mode: str) -> int:
+    write(file, header(cell, "other" if mode == "old" else "DIGEST"))
+    write(file, {"kind": "planned", "checks": [["kvconform", name] for name in CHECKS]})
+    counts: dict[str, int] = {}
+    try:
+        for name in CHECKS:
+            write(file, {"kind": "started", "subject": "kvconform", "id": name})
+            if mode == "hang" and name == CHECKS[1]:
+                time.sleep(60)
+            if mode == "die" and name == CHECKS[1]:
+                return 134
+            status = "fail" if mode == "regress" and name == CHECKS[2] else "pass"
+            counts[status] = counts.get(status, 0) + 1
+            write(file, check(name, status, "x" * (2_000_000 if mode == "huge" else 0)))
+    except KeyboardInterrupt:
+        write(file, end("interrupted", counts))
+        return 130
+    write(file, end("complete", counts))
+    return 1 if "fail" in counts else 0
+
+
+def header(cell: str, digest: str) -> dict[str, Any]:
+    torch, transformers, python, device = cell.removeprefix("torch").replace("tf", "").replace("py", "").split("-")
+    return {
+        "kind": "cell",
+        "schema": 1,
+        "cell": cell,
+        "torch": f"{torch}.1",
+        "transformers": f"{transformers}.3",
+        "python": f"{python}.7",
+        "platform": "Linux-x86_64",
+        "device": device,
+        "gpu": None,
+        "packages": {},
+        "commit": None,
+        "digest": digest,
+        "subjects": ["kvconform", "native"],
+        "selection": {"keyword": None, "categories": []},
+        "started": "2026-11-21T23:59:00Z",
+    }
+
+
+def check(name: str, status: str, message: str) -> dict[str, Any]:
+    return {
+        "kind": "check",
+        "subject": "kvconform",
+        "id": name,
+        "category": name.partition("/")[0],
+        "status": status,
+        "seconds": 0.1,
+        "message": message,
+        "reproduce": f"python -m kvconform check --subject kvconform -k '{name}'",
+    }
+
+
+def end(outcome: str, counts: dict[str, int]) -> dict[str, Any]:
+    return {"kind": "end", "finished": "2026-11-21T23:59:09Z", "outcome": outcome, "counts": counts}
+
+
+def write(file: TextIO, line: dict[str, Any]) -> None:
+    file.write(json.dumps(line, sort_keys=True) + "\n")
+    file.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))

@@ -1,0 +1,32 @@
+"""Stands in for the nox session: the real one but for its environment and its suite.
+
+usage: fake_session.py HOME CELL MODE, where MODE may say what one torch does: "pass,2.6=regress"
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+
+from conftest import at, fake_check  # noqa: E402
+
+from matrix import axes  # noqa: E402
+from matrix.cells import Cell  # noqa: E402
+from matrix.options import CellOptions  # noqa: E402
+from matrix.session import run_cell  # noqa: E402
+
+
+def main(home: str, name: str, modes: str) -> int:
+    default, *special = modes.split(",")
+    cell = Cell.parse(name)
+    mode = dict(text.split("=") for text in special).get(cell.torch, default)
+    try:
+        return run_cell(cell, CellOptions(device=cell.device), axes.load(), at(Path(home)), command=fake_check(mode))
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))
