@@ -37,6 +37,8 @@ class Recipe:
     dtype: str = "float32"
     grows: bool = True
     """Whether its key tensors are longer at another length (dynamic shapes can be asked for)."""
+    longest: int = 1024
+    """The longest cache that one exported program can be asked to take; less for a cache below its window."""
 
     def build(self, batch: int = 2, length: int | None = None, device: str = "cpu") -> Any:
         """Build it; the tensors' elements are the same for the same arguments."""

@@ -10,7 +10,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from kvconform.checks.errors import ExpectationError, expect, expect_equal
-from kvconform.checks.observe import differences, observe
+from kvconform.checks.observe import differences, essence, observe
 from kvconform.checks.shapes import varying
 from kvconform.checks.trees import expect_no_differences
 
@@ -52,7 +52,7 @@ def expect_program_equals_eager(program: Any, module: torch.nn.Module, args: Inp
     expected_args, got_args = copy.deepcopy(args), copy.deepcopy(args)
     expected = module(*expected_args)
     got = run(program, got_args, where)
-    expect_no_differences(differences(observe(got), observe(expected), TOLERANCE), "the program's result differs from eager", where)
+    expect_no_differences(differences(essence(observe(got)), essence(observe(expected)), TOLERANCE), "the program's result differs from eager", where)
     return got
 
 
@@ -106,8 +106,8 @@ def expect_decodes(
         expected, eager = module(x, eager, place)
         now = f"{where}, step {step + 1} of {steps}"
         got, exported = run(runnable, (x, exported, place), now)
-        expect_no_differences(differences(observe(got), observe(expected), TOLERANCE), "the result of a step differs from eager", now)
-        expect_no_differences(differences(observe(exported), observe(eager), TOLERANCE), "the returned cache differs from eager", now)
+        expect_no_differences(differences(essence(observe(got)), essence(observe(expected)), TOLERANCE), "the result of a step differs from eager", now)
+        expect_no_differences(differences(essence(observe(exported)), essence(observe(eager)), TOLERANCE), "the returned cache differs from eager", now)
 
 
 def leaves_of(value: Any) -> list[torch.Tensor]:

@@ -31,9 +31,13 @@ class ReadCache(torch.nn.Module):
 class MakeCache(torch.nn.Module):
     """Takes tensors and returns a new DynamicCache: a prefill."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls = lookup("transformers.cache_utils:DynamicCache")
+
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, Any]:
         """Write two layers and return the attended ``x`` and the cache."""
-        cache = lookup("transformers.cache_utils:DynamicCache")()
+        cache = self.cls()
         for layer in range(2):
             keys, values = cache.update(x + layer, x * 2, layer)
             x = _attend(x, keys, values)

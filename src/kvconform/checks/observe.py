@@ -46,6 +46,10 @@ def _walk(value: Any, path: str, atoms: dict[str, Any], seen: dict[int, tuple[st
     if isinstance(value, type):
         atoms[path] = f"class {value.__module__}.{value.__qualname__}"
         return
+    if isinstance(value, torch.Tensor) and value.dim() == 0:
+        # A number by another name: whether two layers share one is seen by what they do with it.
+        atoms[path] = value
+        return
     if id(value) in seen:
         atoms[path] = f"the same object as {seen[id(value)][0] or 'the cache'}"
         return
@@ -80,6 +84,14 @@ def _children(value: Any, path: str, atoms: dict[str, Any]) -> list[tuple[str, A
     if attributes and not isinstance(value, Mapping):
         found += [(f".{name}", child) for name, child in attributes.items()]
     return found
+
+
+def essence(atoms: dict[str, Any]) -> dict[str, Any]:
+    """What a cache computes with: everything but references to classes and functions.
+
+    A program's result is judged by this: what a registration loses of the rest is told once, by the round-trip checks.
+    """
+    return {path: atom for path, atom in atoms.items() if not (isinstance(atom, str) and atom.startswith(("class ", "function ")))}
 
 
 def differences(got: dict[str, Any], expected: dict[str, Any], tolerance: float = 0.0) -> list[Difference]:

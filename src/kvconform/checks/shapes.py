@@ -25,13 +25,16 @@ class Dims:
     number: Any = None
 
 
-def named() -> Dims:
-    """Named dimensions, as the documentation of ``torch.export`` has them."""
-    return Dims(torch.export.Dim("batch", min=2, max=64), torch.export.Dim("length", min=2, max=1024), _hint("AUTO"))
+def named(longest: int = 1024) -> Dims:
+    """Named dimensions, as the documentation of ``torch.export`` has them; ``longest`` is the longest cache to allow for.
+
+    Slicing at a window is specialised to one side of it, so a cache below its window cannot be asked for lengths past it.
+    """
+    return Dims(torch.export.Dim("batch", min=2, max=64), torch.export.Dim("length", min=2, max=longest), _hint("AUTO"))
 
 
 def hinted(name: str) -> Dims:
-    """``Dim.DYNAMIC`` or ``Dim.AUTO`` everywhere."""
+    """``Dim.DYNAMIC`` or ``Dim.AUTO`` everywhere; an int takes no other hint than the latter."""
     return Dims(_hint(name), _hint(name), _hint("AUTO"))
 
 
