@@ -10,7 +10,7 @@ from pathlib import Path
 from matrix import interpreters, resolve, uv
 from matrix.axes import Axes
 from matrix.cells import Cell
-from matrix.errors import MakingError, UserError
+from matrix.errors import UserError
 from matrix.paths import Paths
 
 _PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
@@ -35,13 +35,9 @@ def make(cell: Cell, axes: Axes, paths: Paths, *, torch_backend: str | None = No
     """
     interpreter = interpreters.find(cell.python)
     asked = resolve.question(cell, axes, paths, torch_backend)
-    try:
-        pins = resolve.answer(asked, paths, interpreter=interpreter, fresh=fresh)
-        folder = paths.environments / cell.environment
-        python = _venv(folder, interpreter, paths, fresh=fresh)
-        _install(python, pins, asked.options, paths)
-    except OSError as error:
-        raise _writing_failed(error) from error
+    pins = resolve.answer(asked, paths, interpreter=interpreter, fresh=fresh)
+    python = _venv(paths.environments / cell.environment, interpreter, paths, fresh=fresh)
+    _install(python, pins, asked.options, paths)
     return Made(python, resolve.resolved(pins))
 
 
@@ -71,7 +67,3 @@ def _install(python: Path, pins: Path, options: tuple[str, ...], paths: Paths) -
     except UserError:
         # Whatever offline says, the network decides: its error is the one to show.
         uv.run(command, cwd=paths.root)
-
-
-def _writing_failed(error: OSError) -> UserError:
-    return MakingError(f"cannot write the environment: {error.strerror}", "df -h . && uv cache prune")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from matrix.cells import Cell
-from matrix.disk import Keeper, is_full
+from matrix.disk import FULL, Keeper, is_full
 from matrix.errors import ExitCode, UserError
 from matrix.options import CellOptions
 from matrix.paths import Paths
@@ -96,7 +95,7 @@ class Fanout:
         try:
             return self._run_logged(cell)
         except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            if error.errno not in FULL:
                 raise
             self._disk_is_full = True
             return int(ExitCode.UNRESOLVED)

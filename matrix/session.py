@@ -18,7 +18,7 @@ from matrix.axes import Axes
 from matrix.baseline import load_baseline
 from matrix.cells import Cell
 from matrix.digest import suite_digest
-from matrix.disk import is_full
+from matrix.disk import is_full, writing_failed
 from matrix.errors import ExitCode, MakingError, UnresolvedError, UserError
 from matrix.options import CellOptions, device_here
 from matrix.paths import Paths
@@ -84,9 +84,10 @@ def run_cell(cell: Cell, options: CellOptions, axes: Axes, paths: Paths, *, comm
     try:
         with locks.hold(paths.locks / f"{run.cell.environment}.lock", f"cell {run.cell.id}"):
             outcome.exit_code = _run(run, outcome, command)
-    except UserError as error:
-        _tell(error)
-        outcome.exit_code, outcome.error = error.exit_code, error.message
+    except (UserError, OSError) as error:
+        told = error if isinstance(error, UserError) else writing_failed(error)
+        _tell(told)
+        outcome.exit_code, outcome.error = told.exit_code, told.message
     except KeyboardInterrupt:
         outcome.exit_code, outcome.error = ExitCode.INTERRUPTED, "interrupted"
         raise
@@ -261,11 +262,8 @@ def _on_sigterm(handler: object) -> object:
 
 
 def _prepare(part: Path) -> None:
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
-    except OSError as error:
-        raise MakingError(f"cannot write records: {error.strerror}: {part.parent}", "df -h .") from error
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.unlink(missing_ok=True)
 
 
 def _is_complete(path: Path) -> bool:

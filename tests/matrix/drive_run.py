@@ -5,13 +5,14 @@ usage: drive_run.py HOME MODE [OPTION]...
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from unittest import mock
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from conftest import at, fake_session  # noqa: E402
+from helpers import at, fake_session  # noqa: E402
 
 from matrix import __main__ as command_line  # noqa: E402
 from matrix import axes, run  # noqa: E402
@@ -19,6 +20,8 @@ from matrix import axes, run  # noqa: E402
 
 def main(home: str, mode: str, *options: str) -> int:
     paths = at(Path(home))
+    # Measuring the machine's own cache would take a second a torch minor.
+    os.environ["UV_CACHE_DIR"] = str(paths.home / "uv")
 
     def fake(found: object) -> int:
         with mock.patch("matrix.run.suite_digest", return_value="DIGEST"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from conftest import at, fake_check  # noqa: E402
+from helpers import at, fake_check  # noqa: E402
 
 from matrix import axes  # noqa: E402
 from matrix.cells import Cell  # noqa: E402

@@ -49,7 +49,14 @@ def test_tiers_hold_the_smaller_ones(axes: Axes) -> None:
     smoke, core, full = (set(axes.tier(name)) for name in ("smoke", "core", "full"))
     assert smoke < core < full
     pairs = {(cell.torch, cell.transformers) for cell in smoke}
-    assert pairs >= {("2.5", "4.53"), ("2.6", "4.48"), ("2.8", "4.55"), ("2.9", "4.57"), ("2.13", "5.5"), ("2.15", "5.23")}
+    assert pairs >= {
+        ("2.5", "4.53"),
+        ("2.6", "4.48"),
+        ("2.8", "4.55"),
+        ("2.9", "4.57"),
+        ("2.13", "5.5"),
+        ("2.15", "5.23"),
+    }
 
 
 def test_the_core_tier_has_each_transformers_with_the_newest_torch_and_one_of_its_time(axes: Axes) -> None:
@@ -104,7 +111,11 @@ def test_known_unresolvable_pairs_tell_their_reason() -> None:
         ('newest = "2.5.1", ', "", "torch.2.5: missing"),
         ('newest = "2.5.1"', 'newst = "2.5.1"', "unknown key 'newst'"),
         ('torch = ">=2.6", note', 'torch = "about 2.6", note', "Invalid specifier"),
-        ('{ torch = "2.5", transformers = "4.53"', '{ torch = "2.5", transformers = "4.99"', "tiers.smoke[0]: unknown transformers"),
+        (
+            '{ torch = "2.5", transformers = "4.53"',
+            '{ torch = "2.5", transformers = "4.99"',
+            "tiers.smoke[0]: unknown transformers",
+        ),
         ("[tiers]", "[tiers", "is no TOML"),
     ],
 )

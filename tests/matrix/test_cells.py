@@ -33,7 +33,9 @@ def test_the_environment_folder_is_short_enough_for_nox() -> None:
     assert len(Cell("nightly", "4.53.3", "3.14.1", "cuda").environment) < 60
 
 
-@pytest.mark.parametrize("text", ["", "torch2.5", "torch2.5-tf4.53-py3.11", "torch2.5-tf4.53-py3.11-tpu", "tf4.53-torch2.5"])
+@pytest.mark.parametrize(
+    "text", ["", "torch2.5", "torch2.5-tf4.53-py3.11", "torch2.5-tf4.53-py3.11-tpu", "tf4.53-torch2.5"]
+)
 def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(UserError) as caught:
         Cell.parse(text)

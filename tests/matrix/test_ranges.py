@@ -27,7 +27,13 @@ def test_ranges(text: str, values: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("2.99", "nearest: 2.9"), ("2.11..2.8", "backwards"), ("", "names no"), ("banana", "unknown"), ("main", "unknown")],
+    [
+        ("2.99", "nearest: 2.9"),
+        ("2.11..2.8", "backwards"),
+        ("", "names no"),
+        ("banana", "unknown"),
+        ("main", "unknown"),
+    ],
 )
 def test_bad_ranges_say_what_is_wrong(text: str, told: str) -> None:
     with pytest.raises(UserError, match=told):

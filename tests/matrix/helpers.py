@@ -1,0 +1,33 @@
+"""What tests of the host share; imports no pytest, since the fake sessions import it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from matrix.cells import Cell
+from matrix.paths import Paths
+
+HERE = Path(__file__).parent
+CELL = Cell("2.5", "4.53")
+FAKE_CHECK = HERE / "fake_check.py"
+FAKE_SESSION = HERE / "fake_session.py"
+
+
+def at(home: Path) -> Paths:
+    home.mkdir(parents=True, exist_ok=True)
+    baseline = home / "baseline.toml"
+    baseline.touch()
+    return replace(Paths(), home=home, baseline=baseline)
+
+
+def fake_check(mode: str) -> Callable[..., list[str]]:
+    """A `Command` of matrix.session: a script that streams a record and misbehaves as told."""
+    return lambda run, part: [sys.executable, str(FAKE_CHECK), str(part), run.cell.id, mode]
+
+
+def fake_session(home: Path, mode: str) -> Callable[[Cell], list[str]]:
+    """A `CellCommand` of matrix.fanout: a whole session around the fake check."""
+    return lambda cell: [sys.executable, str(FAKE_SESSION), str(home), cell.id, mode]
