@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from matrix import wording
 from matrix.baseline import NATIVE, OURS
+from matrix.findings import findings
 from matrix.grid import Place, Results
 from matrix.tally import ALL, STATES, State, Tally
 
@@ -79,6 +80,7 @@ def environment() -> jinja2.Environment:
         command=wording.nox_command,
         headline=wording.headline,
         answer=_answer,
+        findings=findings,
     )
     return loaded
 
@@ -119,14 +121,15 @@ def _legend(results: Results) -> list[State]:
     return [state for state in STATES if state in used and not (state == "skip" and "na" in used)]
 
 
-def _answer(place: Place) -> str:
-    """One line for the two selects."""
+def _answer(place: Place) -> tuple[str, list[str]]:
+    """The answer to the two selects: a word, then a sentence a subject."""
     if place.run is None or place.run.unresolved is not None:
-        return "No: these two cannot be installed together."
-    parts = [
-        f"{wording.subject_name(subject)}, {wording.sentence(place, subject)}"
-        for subject in (OURS, NATIVE)
-        if place.tally(subject) != Tally()
-    ]
-    text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}."
+        return "No: these two cannot be installed together.", []
+    asked = [subject for subject in (OURS, NATIVE) if place.tally(subject) != Tally()]
+    words: dict[State, str] = {
+        "pass": "Yes.",
+        "known": "Mostly: each exception has a known reason.",
+        "partial": "Not fully measured.",
+    }
+    sentences = [f"{wording.subject_name(subject)}: {wording.sentence(place, subject)}" for subject in asked]
+    return words.get(place.state(OURS), "Not entirely."), [f"{text[:1].upper()}{text[1:]}." for text in sentences]

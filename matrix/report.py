@@ -7,8 +7,10 @@ from pathlib import Path
 from matrix import figures, page, tables, wording
 from matrix.baseline import DEFAULT, load_baseline
 from matrix.errors import ExitCode, UserError
+from matrix.findings import findings, some
 from matrix.grid import Results, results
 from matrix.records import read_all
+from matrix.summary import MOST_NAMES
 
 OPEN, CLOSE = "<!-- table -->", "<!-- /table -->"
 
@@ -69,15 +71,16 @@ def code(found: Results) -> ExitCode:
 
 
 def reasons(found: Results) -> list[str]:
-    """Why the code is 1, one line each."""
+    """Why the code is 1, a line a cause."""
     lines = [f"{row.check}: the baseline row explains nothing in any cell" for row in found.unused]
     for place in found.places:
         if place.run and not place.run.complete:
             lines.append(f"{place.cell.id}: the run did not reach its end")
-        for verdict in place.judged.verdicts if place.judged else ():
-            if verdict.verdict in ("regressed", "fixed"):
-                what = verdict.record.status if verdict.verdict == "regressed" else "stale baseline row"
-                lines.append(f"{place.cell.id}: {verdict.record.id}: {what}")
+        lines += [
+            f"{place.cell.id}: {cause.label}: {some(cause.ids, MOST_NAMES)}"
+            for cause in findings(place.judged.verdicts if place.judged else ())
+            if cause.verdict in ("regressed", "fixed")
+        ]
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from matrix.baseline import OURS
+from matrix.findings import Finding, findings, some
 from matrix.judge import Verdict
 from matrix.lines import STATUSES, CellRun, Record
 from matrix.tally import ALL, Tally, state_of
@@ -12,6 +13,8 @@ from matrix.wording import MARKS, breakdown
 
 LONGEST_MESSAGE = 4
 """Lines of a message that the terminal shows; the record keeps the rest."""
+MOST_NAMES = 3
+"""Checks with the same cause that the terminal names; the record and the page name them all."""
 
 
 def summary(run: CellRun, verdicts: Sequence[Verdict]) -> str:
@@ -70,23 +73,31 @@ def _table(run: CellRun, verdicts: Sequence[Verdict], subjects: Sequence[str]) -
 
 
 def _findings(subject: str, verdicts: Iterable[Verdict]) -> str:
-    found = [each for each in verdicts if each.record.subject == subject and each.verdict != "ok"]
+    """What a subject does not pass. Ours is told check by check, others by cause: theirs is not this run's errand."""
+    mine = [each for each in verdicts if each.record.subject == subject]
+    found = findings(mine)
     if not found:
         return ""
-    title = subject if subject == OURS else f"{subject} (findings about others do not fail a run)"
-    return "\n".join([title, *(_finding(each) for each in found)])
+    if subject != OURS:
+        title = f"{subject} (findings about others do not fail a run)"
+        return "\n".join([title, *(_told(each) for each in found)])
+    # Checks that never ran have no message and no command of their own; hundreds of them would hide the rest.
+    each_its_own = [part for each in found for part in (_apart(each) if each.message and each.reproduce else [each])]
+    return "\n".join([subject, *(_told(each) for each in each_its_own)])
 
 
-def _finding(verdict: Verdict) -> str:
-    record = verdict.record
-    label = "stale baseline row, " if verdict.verdict == "fixed" else "known, " if verdict.verdict == "known" else ""
-    lines = [f"  {record.id}: {label}{record.status}"]
-    message = record.message.splitlines()
+def _apart(found: Finding) -> list[Finding]:
+    return [Finding((verdict,)) for verdict in found.verdicts]
+
+
+def _told(found: Finding) -> str:
+    many = f"{len(found.ids)} checks: " if len(found.ids) > 1 else ""
+    lines = [f"  {many}{some(found.ids, MOST_NAMES)}: {found.label}"]
+    message = found.message.splitlines()
     lines += [f"    {line}" for line in message[:LONGEST_MESSAGE]]
     lines += [f"    ... {len(message) - LONGEST_MESSAGE} more lines"] if len(message) > LONGEST_MESSAGE else []
-    lines += [f"    why: {verdict.row.reason} ({verdict.row.fault})"] if verdict.row else []
-    # A known failure needs no repeating: its row tells more than the run would.
-    lines += [f"    $ {record.reproduce}"] if record.reproduce and verdict.verdict != "known" else []
+    lines += [f"    why: {found.row.reason} ({found.row.fault})"] if found.row else []
+    lines += [f"    $ {found.reproduce}"] if found.reproduce else []
     return "\n".join(lines)
 
 

@@ -10,12 +10,15 @@ from typing import Any
 
 from matrix import wording
 from matrix.baseline import OURS, BaselineRow
+from matrix.findings import Finding, findings, some
 from matrix.grid import Grid, Place, Results
 from matrix.judge import Verdict
 from matrix.lines import STATUSES
 from matrix.tally import ALL, Tally
 
 SCHEMA = 1
+MOST_NAMES = 8
+"""Checks with the same cause that Markdown names; the data and the page name them all."""
 CSV_COLUMNS = (
     "cell",
     "torch",
@@ -123,18 +126,18 @@ def _cell_words(place: Place, *, only_ours: bool = False) -> str:
         return ""
     if run.unresolved is not None:
         return f"{title}\n\nNo install: {_inline(run.unresolved)}"
-    lines = [f"- {_words(verdict)}" for verdict in place.verdicts(OURS)]
+    lines = [f"- {_words(cause)}" for cause in findings(place.verdicts(OURS))]
     others = sorted({subject for subject, _ in place.tallies} - {OURS})
     if not only_ours:
         lines += [f"- {wording.subject_name(subject)}: {wording.sentence(place, subject)}" for subject in others]
     return "\n".join([title, "", *lines, "", f"`{wording.nox_command(place.cell)}`"]) if lines else ""
 
 
-def _words(verdict: Verdict) -> str:
-    record, row = verdict.record, verdict.row
-    words = "stale baseline row" if verdict.verdict == "fixed" else f"{record.status}, {verdict.verdict}"
-    text = f"`{record.id}` {words}: {_inline(record.message) or 'no message'}"
-    return text + (f" **Why:** {_why(row)}" if row else "")
+def _words(cause: Finding) -> str:
+    label = cause.label if cause.verdict in ("known", "fixed") else f"{cause.label}, {cause.verdict}"
+    names = some([f"`{name}`" for name in cause.ids], MOST_NAMES)
+    text = f"{label}: {names}: {_inline(cause.message) or 'no message'}"
+    return text + (f" **Why:** {_why(cause.row)}" if cause.row else "")
 
 
 def _why(row: BaselineRow) -> str:

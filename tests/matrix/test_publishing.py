@@ -130,7 +130,7 @@ def test_markdown_shows_messages_as_they_are(found: Results) -> None:
     assert "<img" not in text
     assert "<script" not in text
     assert "\n# not a heading" not in text
-    (line,) = [line for line in text.splitlines() if line.startswith("- `a/<i>`")]
+    (line,) = [line for line in text.splitlines() if line.startswith("- crash, regressed: `a/<i>`")]
     assert "\\| \\`code\\`" in line
 
 
@@ -157,7 +157,7 @@ def test_the_badge_is_green_only_if_every_cell_is(found: Results) -> None:
 
 def test_the_step_summary_names_what_regressed(found: Results) -> None:
     text = tables.step_summary(found)
-    assert "`a/<i>` crash, regressed" in text
+    assert "crash, regressed: `a/<i>`" in text
     assert "python -m nox -s \"conformance(torch='2.15', transformers='5.5')\"" in text
 
 
@@ -251,7 +251,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert command_line.main(["report", *options, "--summary", str(tmp_path / "s.md")]) == ExitCode.REGRESSION
     said = capsys.readouterr().out
     assert "7 cells, measured 2026-11-21" in said
-    assert "torch2.7-tf4.53-py3.11-cpu: export/dynamic[strict]: fail" in said
+    assert "torch2.7-tf4.53-py3.11-cpu: fail: export/dynamic[strict]" in said
     assert "| **4.53** |" in (tmp_path / "s.md").read_text()
     old = factories.write(tmp_path / "old", *factories.smoke_runs())
     assert command_line.main(["compare", str(old), str(records), "--format", "json"]) == ExitCode.OK

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from matrix.judge import Baseline, BaselineRow, judge
+from matrix.lines import Record
 from matrix.summary import summary
 from tests.matrix.factories import record, run
 
@@ -44,3 +45,27 @@ def test_an_interrupted_a_filtered_and_an_unresolved_run_say_so() -> None:
 def test_a_session_does_not_wait_for_pandas() -> None:
     code = "import sys, matrix.summary, matrix.judge, matrix.records; sys.exit('pandas' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_ours_is_told_check_by_check_and_others_by_cause() -> None:
+    records = [
+        record(f"export/{name}", "fail", subject, f"length is 3, expected 9 [{name}]")
+        for subject in ("kvconform", "native")
+        for name in "abcde"
+    ]
+    text = summary(run(*records), judge(run(*records), BASELINE))
+    assert text.count("$ python -m kvconform check --subject kvconform") == 5
+    assert text.count("$ python -m kvconform check --subject native") == 1
+    assert "  5 checks: export/a, export/b, export/c and 2 more: fail\n    length is 3, expected 9 [a]" in text
+
+
+def test_hundreds_that_never_ran_are_one_line() -> None:
+    records = [record("export/failed", "fail", message="x"), *(_never(f"export/{number}") for number in range(300))]
+    one = run(*records, complete=False)
+    text = summary(one, judge(one, BASELINE))
+    assert "300 checks: export/0, export/1, export/2 and 297 more: missing" in text
+    assert len(text.splitlines()) < 15
+
+
+def _never(name: str) -> Record:
+    return Record("kvconform", name, "export", "missing", message="planned, never started")
