@@ -94,7 +94,7 @@ class Causal(Cache):
             begin // self.config.cache_padding * self.config.cache_padding,
             _round_up(end, self.config.cache_padding),
         )
-        mask = self._masks.build(self._cells, Asked(batch, self.rule), span, self._mask_rows(batch))
+        mask = self._masks.build(self._cells, Asked(batch, self.rule), self._undo.start, span, self._mask_rows(batch))
         self._forward = Forward.of(batch, self._undo.start, span, mask.to(self._storage.device), reserve=False)
 
     def cancel_forward(self) -> None:
@@ -158,7 +158,7 @@ class Causal(Cache):
         span, rows = forward.cells(), self._mask_rows(batch)
         # Built anew, not edited: the mask handed out for an earlier layer stays what it was.
         asked = Asked(batch, self.rule, frozenset(except_))
-        mask = MaskBuffer(self.config.mask_dtype).build(self._cells, asked, span, rows)
+        mask = MaskBuffer(self.config.mask_dtype).build(self._cells, asked, int(forward.locations[0]), span, rows)
         forward.mask = mask.to(self._storage.device)
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
@@ -223,7 +223,7 @@ class Causal(Cache):
         positions = self._cells.positions_of(sequence)
         gone = self._cells.held(sequence)[(positions >= begin) & (positions < end)]
         self._cells.release(sequence, gone)
-        self._cells.positions[later] += moved
+        self._cells.shift(sequence, later, moved)
 
     def close(self) -> None:
         """Free everything. See :meth:`Cache.close`."""
@@ -235,7 +235,7 @@ class Causal(Cache):
         """For pickle and copy: the mask alone, not the buffer that it is a view of."""
         forward = replace(self._forward, mask=self._forward.mask.clone())
         state = {**self.__dict__, "_forward": forward, "_undo": None}
-        return state if self.limits is None else {**state, "_masks": MaskBuffer(self.config.mask_dtype)}
+        return state if self.limits is None else {**state, "_masks": self._new_masks(len(self._cells))}
 
     def to(self, device: torch.device | str) -> Causal:
         """Move keys, values and the current forward pass to `device`, in place."""
@@ -255,7 +255,7 @@ class Causal(Cache):
         size = _round_up(size, self.config.cache_padding)
         self._cells = Cells.empty(size, limits.max_sequences)
         self._storage = Storage(dtype, size, device, self.config.permuted_values)
-        self._masks = MaskBuffer(self.config.mask_dtype)
+        self._masks = self._new_masks(size)
         self._end_forward()
 
     def _ready(self) -> Limits:
@@ -276,6 +276,10 @@ class Causal(Cache):
         cells = len(self._cells)
         mask = self._masks.blank(self._mask_rows(batch), cells).to(self._storage.device)
         self._forward, self._undo = Forward.of(batch, 0, (0, cells), mask, reserve=True), None
+
+    def _new_masks(self, cells: int) -> MaskBuffer:
+        rows = _round_up(self._ready().max_batch, self.config.mask_batch_padding)
+        return MaskBuffer(self.config.mask_dtype, rows * cells)
 
     def _mask_rows(self, batch: Batch) -> int:
         return _round_up(len(batch), self.config.mask_batch_padding)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 
@@ -29,6 +30,37 @@ class Placement:
     members: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Held:
+    """Cells of one sequence, ascending, with their positions.
+
+    `ordered` tells that positions ascend with the cells, as they do unless a gap was filled: then a range of positions
+    is a slice. It may be False although they do.
+    """
+
+    cells: torch.Tensor
+    positions: torch.Tensor
+    ordered: bool
+
+    @classmethod
+    def of(cls, cells: torch.Tensor, positions: torch.Tensor) -> Held:
+        """Look whether they are in order."""
+        return cls(cells, positions, bool((positions[1:] >= positions[:-1]).all()))
+
+    def with_added(self, cells: torch.Tensor, positions: torch.Tensor) -> Held:
+        """These and others. Mostly the others lie behind, and nothing needs sorting."""
+        if not len(self.cells) or self.cells[-1] < cells[0]:
+            follows = not len(self.cells) or bool(self.positions[-1] <= positions[0])
+            ordered = self.ordered and follows and bool((positions[1:] >= positions[:-1]).all())
+            return Held(torch.cat([self.cells, cells]), torch.cat([self.positions, positions]), ordered)
+        merged, order = torch.cat([self.cells, cells]).sort()
+        return Held.of(merged, torch.cat([self.positions, positions])[order])
+
+    def only(self, which: torch.Tensor | slice) -> Held:
+        """Some of them."""
+        return Held(self.cells[which], self.positions[which], self.ordered)
+
+
 @dataclass
 class Cells:
     """Positions (cells,) and membership (max_sequences, cells) of all cells.
@@ -38,7 +70,7 @@ class Cells:
 
     positions: torch.Tensor
     members: torch.Tensor
-    _held: dict[int, torch.Tensor] = field(default_factory=dict, repr=False)
+    _held: dict[int, Held] = field(default_factory=dict, repr=False)
     _owners: torch.Tensor | None = field(default=None, repr=False)
 
     @classmethod
@@ -56,16 +88,21 @@ class Cells:
             self._owners = self.members.sum(0, dtype=torch.int32)
         return self._owners
 
+    def of(self, sequence: int) -> Held:
+        """Cells and positions of a sequence."""
+        held = self._held.get(sequence)
+        if held is None:
+            cells = self.members[sequence].nonzero().flatten()
+            held = self._held[sequence] = Held.of(cells, self.positions[cells])
+        return held
+
     def held(self, sequence: int) -> torch.Tensor:
         """Cells of a sequence, ascending."""
-        cells = self._held.get(sequence)
-        if cells is None:
-            cells = self._held[sequence] = self.members[sequence].nonzero().flatten()
-        return cells
+        return self.of(sequence).cells
 
     def positions_of(self, sequence: int) -> torch.Tensor:
         """Positions of a sequence, in the order of its cells."""
-        return self.positions[self.held(sequence)]
+        return self.of(sequence).positions
 
     def live(self) -> int:
         """How many cells are not free."""
@@ -80,15 +117,20 @@ class Cells:
 
     def release(self, sequence: int, cells: torch.Tensor) -> None:
         """Take `sequence` out of cells that it holds."""
-        held = self.held(sequence)
+        held = self.of(sequence)
         self.owners[cells] -= 1
         self.members[sequence, cells] = False
-        self._held[sequence] = held[self.members[sequence, held]]
+        self._held[sequence] = held.only(self.members[sequence, held.cells])
 
     def share(self, sequence: int, cells: torch.Tensor) -> None:
         """Let `sequence` hold cells that it does not hold yet."""
         self.owners[cells] += 1
         self.members[sequence, cells] = True
+        self._held.pop(sequence, None)
+
+    def shift(self, sequence: int, cells: torch.Tensor, offset: int) -> None:
+        """Change the positions of cells that `sequence` alone holds."""
+        self.positions[cells] += offset
         self._held.pop(sequence, None)
 
     # -- placing a batch -----------------------------------------------------------------------------------------------
@@ -132,12 +174,14 @@ class Cells:
         placement = Placement(start, batch, expired, self.positions[taken].clone(), self.members[:, taken].clone())
         for sequence, cells in expired.items():
             self.release(sequence, cells)
-        self.positions[taken] = torch.tensor(batch.positions)
-        self.owners[taken] += 1
-        for sequence, rows in batch.rows().items():
-            held, cells = self.held(sequence), torch.tensor(rows) + start
-            self.members[sequence, cells] = True
-            self._held[sequence] = _merged(held, cells)
+        cells, positions = torch.arange(start, start + len(batch)), torch.tensor(batch.positions)
+        held = {sequence: self.of(sequence) for sequence in batch.rows}
+        self.owners[taken] += 1  # before the members change: they may be what the owners are derived from
+        self.positions[taken] = positions
+        self.members[torch.tensor(batch.sequences), cells] = True
+        for sequence, rows in batch.rows.items():
+            run = consecutive(rows)
+            self._held[sequence] = held[sequence].with_added(cells[run], positions[run])
         return placement
 
     def _defragment(
@@ -176,7 +220,8 @@ def first_run(free: torch.Tensor, length: int) -> int | None:
     return int(starts[long_enough[0, 0]]) if len(long_enough) else None
 
 
-def _merged(held: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
-    """Both, ascending. Mostly the added cells lie behind, and nothing needs sorting."""
-    merged = torch.cat([held, added])
-    return merged if not len(held) or held[-1] < added[0] else merged.sort().values
+def consecutive(rows: list[int]) -> slice | torch.Tensor:
+    """Indices as a slice where they follow each other, which is faster and makes views."""
+    if all(after == before + 1 for before, after in pairwise(rows)):
+        return slice(rows[0], rows[-1] + 1)
+    return torch.tensor(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -111,6 +112,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.positions)
 
+    @cached_property
     def rows(self) -> dict[int, list[int]]:
         """Indices into the batch, by sequence."""
         rows: dict[int, list[int]] = {}
@@ -120,7 +122,7 @@ class Batch:
 
     def lowest(self) -> dict[int, int]:
         """The lowest position of each sequence in the batch."""
-        return {sequence: min(self.positions[row] for row in rows) for sequence, rows in self.rows().items()}
+        return {sequence: min(self.positions[row] for row in rows) for sequence, rows in self.rows.items()}
 
 
 def dtype_name(dtype: torch.dtype) -> str:

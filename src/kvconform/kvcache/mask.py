@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 
-from kvconform.kvcache.cells import Cells
+from kvconform.kvcache.cells import Cells, Held, consecutive
 from kvconform.kvcache.config import Batch
 from kvconform.kvcache.visibility import Visibility
-
-_ENTRIES_AT_ONCE = 4_194_304
-"""Entries to compute at once: bounds the memory of temporaries when one sequence fills the history."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +25,44 @@ class Asked:
     rule: Visibility
     excepted: frozenset[int] = frozenset()
 
+    def among_themselves(self) -> torch.Tensor:
+        """Which tokens of the batch see which: (batch, batch)."""
+        sequences = torch.tensor(self.batch.sequences)
+        every = list(range(len(self.batch)))
+        return self.visible(every, torch.tensor(self.batch.positions)) & (sequences[:, None] == sequences)
+
     def visible(self, rows: list[int], positions: torch.Tensor) -> torch.Tensor:
         """Which keys of their sequence, at `positions`, some queries see: (rows, positions)."""
         queries = torch.tensor([self.batch.positions[row] for row in rows])
         last = self.rule.last(queries, torch.tensor([row in self.excepted for row in rows]))
         return (positions >= self.rule.first(queries)[:, None]) & (positions <= last[:, None])
 
+    def parts(self, rows: list[int], past: Held) -> list[tuple[slice, bool]]:
+        """A sequence's past cut into what all of its queries see (True) and what some may see (False).
+
+        What none sees is left out. Nearly all is the first kind, and no pair of it needs to be compared.
+        """
+        count = len(past.cells)
+        if not count or not past.ordered or not self.excepted.isdisjoint(rows):
+            return [(slice(0, count), False)]
+        queries = [self.batch.positions[row] for row in rows]
+        low, high = min(queries), max(queries)
+        if past.positions[0] >= self.rule.first(high) and past.positions[-1] <= low:
+            return [(slice(0, count), True)]
+        edges = torch.tensor([self.rule.first(low), self.rule.first(high), low + 1, high + 1])
+        begin, all_from, all_to, end = torch.searchsorted(past.positions, edges).tolist()
+        if all_from >= all_to:
+            return [(slice(begin, end), False)]
+        return [(slice(begin, all_from), False), (slice(all_from, all_to), True), (slice(all_to, end), False)]
+
 
 @dataclass(frozen=True)
 class Block:
-    """Queries of one sequence against its cells: rows and columns of a mask, and which pairs are visible."""
+    """Rows and columns of a mask, and which pairs of them are visible (None: all)."""
 
     rows: slice | torch.Tensor
     columns: slice | torch.Tensor
-    visible: torch.Tensor
+    visible: torch.Tensor | None = None
 
     def write(self, mask: torch.Tensor, values: torch.Tensor) -> None:
         """Set all pairs to values (rows, columns) or (1, 1), by the fastest way that their layout allows."""
@@ -58,53 +78,65 @@ class Block:
 
 
 class MaskBuffer:
-    """The mask of the current batch, in memory that is used again for the next."""
+    """The mask of the current batch, in memory that is used again for the next.
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    Args:
+        dtype: of the mask.
+        most: entries that a mask has at most; no more than these are allocated in advance.
+    """
+
+    def __init__(self, dtype: torch.dtype, most: int = 0) -> None:
         self.dtype = dtype
+        self._most = most
         self._buffer = torch.empty(0, dtype=dtype)
         self._mask = self._buffer.view(0, 0)
-        self._nothing = torch.full((1, 1), -torch.inf, dtype=dtype)
+        self._unseen = torch.full((1, 1), -torch.inf, dtype=dtype)
+        self._seen = torch.zeros(1, 1, dtype=dtype)
         self._written: list[tuple[slice | torch.Tensor, slice | torch.Tensor]] = []
 
     def blank(self, rows: int, columns: int) -> torch.Tensor:
         """A mask in which nothing is visible: (rows, columns), all -inf."""
         for where in self._written:
-            Block(*where, self._mask).write(self._mask, self._nothing)
+            Block(*where).write(self._mask, self._unseen)
         self._written.clear()
         if rows * columns > self._buffer.numel():
-            self._buffer = torch.full((rows * columns,), -torch.inf, dtype=self.dtype)
+            # Histories grow a little with every pass; the buffer grows in leaps.
+            entries = max(rows * columns, min(2 * self._buffer.numel(), self._most))
+            self._buffer = torch.full((entries,), -torch.inf, dtype=self.dtype)
         self._mask = self._buffer[: rows * columns].view(rows, columns)
         return self._mask
 
-    def build(self, cells: Cells, asked: Asked, history: tuple[int, int], rows: int) -> torch.Tensor:
-        """The mask (rows, history): 0 where a query sees a cell, -inf elsewhere, in rows beyond the batch too."""
+    def build(self, cells: Cells, asked: Asked, start: int, history: tuple[int, int], rows: int) -> torch.Tensor:
+        """The mask (rows, history) of a batch stored from cell `start` on: 0 where a query sees a cell, -inf elsewhere.
+
+        Rows beyond the batch are -inf too.
+        """
         mask = self.blank(rows, history[1] - history[0])
-        for block in blocks(cells, asked, history[0]):
+        for block in blocks(cells, asked, start, history[0]):
             self._written.append((block.rows, block.columns))
-            block.write(mask, _values(block.visible, mask))
+            values = self._seen if block.visible is None else torch.where(block.visible, self._seen, self._unseen)
+            block.write(mask, values)
         return mask
 
 
-def blocks(cells: Cells, asked: Asked, first_cell: int) -> Iterator[Block]:
-    """What the batch sees, as one block for each of its sequences (several where one would be too large)."""
-    for sequence, rows in asked.batch.rows().items():
-        held = cells.held(sequence)
-        positions, columns = cells.positions[held], _columns(held - first_cell)
-        step = max(1, _ENTRIES_AT_ONCE // len(held))
-        for some in (rows[at : at + step] for at in range(0, len(rows), step)):
-            yield Block(_run(some), columns, asked.visible(some, positions))
+def blocks(cells: Cells, asked: Asked, start: int, first_cell: int) -> Iterator[Block]:
+    """What the batch, stored from cell `start` on, sees: itself as one block, and each sequence's past as a few."""
+    batch = slice(start, start + len(asked.batch))
+    own = slice(batch.start - first_cell, batch.stop - first_cell)
+    yield Block(slice(0, len(asked.batch)), own, asked.among_themselves())
+    for sequence, rows in asked.batch.rows.items():
+        past, run = _outside(cells.of(sequence), batch, len(rows)), consecutive(rows)
+        for part, all_visible in asked.parts(rows, past):
+            if part.start < part.stop:
+                columns = _columns(past.cells[part] - first_cell)
+                yield Block(run, columns, None if all_visible else asked.visible(rows, past.positions[part]))
 
 
-def _values(visible: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return torch.zeros((), dtype=mask.dtype).masked_fill(~visible, -torch.inf)
-
-
-def _run(rows: list[int]) -> slice | torch.Tensor:
-    """Rows as a slice where they follow each other."""
-    if all(after == before + 1 for before, after in pairwise(rows)):
-        return slice(rows[0], rows[-1] + 1)
-    return torch.tensor(rows)
+def _outside(held: Held, batch: slice, rows: int) -> Held:
+    """Without the cells of the batch: mostly they are the last ones."""
+    if int(held.cells[-1]) < batch.stop:
+        return held.only(slice(0, len(held.cells) - rows))
+    return held.only((held.cells < batch.start) | (held.cells >= batch.stop))
 
 
 def _columns(columns: torch.Tensor) -> slice | torch.Tensor:

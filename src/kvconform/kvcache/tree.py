@@ -26,7 +26,6 @@ from kvconform.kvcache.cells import Cells
 from kvconform.kvcache.config import CacheConfig, Limits, dtype_name, dtype_of
 from kvconform.kvcache.encoder import EncoderCache
 from kvconform.kvcache.forward import Forward
-from kvconform.kvcache.mask import MaskBuffer
 from kvconform.kvcache.storage import Layer, Shift, Storage
 from kvconform.kvcache.visibility import Visibility
 from kvconform.kvcache.wrapper import WrapperCache
@@ -69,7 +68,7 @@ def unflatten_causal(leaves: Iterable[Any], context: dict[str, Any]) -> Causal:
     cache._forward = Forward(locations, history, mask, batch_positions, batch_sequences, reserve=context["reserve"])
     dtype = next(iter(layers.values())).keys.dtype if layers else dtype_of(context["dtype"])
     cache._storage = Storage(dtype, context["cells"], locations.device, cache.config.permuted_values, layers)
-    cache._masks = MaskBuffer(cache.config.mask_dtype)
+    cache._masks = cache._new_masks(context["cells"])
     return cache
 
 
