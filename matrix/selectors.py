@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from matrix.axes import Axes
 from matrix.cells import Cell, minor_of
 from matrix.errors import EmptySelectionError, UserError
-from matrix.ranges import expand, nearest
+from matrix.ranges import expand
 
 Selector = Callable[[Cell], bool]
 
@@ -68,4 +69,4 @@ def near_misses(asked: str, ids: Sequence[str]) -> list[str]:
     """Up to three ids that look like what was asked for, wildcards aside."""
     plain = re.sub(r"[*?\[\]{}]", "", asked.rpartition(" ")[2])
     starts = [item for item in ids if plain and item.startswith(plain.rstrip("-"))]
-    return starts[:3] or nearest(plain, ids) if ids else []
+    return starts[:3] or difflib.get_close_matches(plain, ids, 3, cutoff=0.5) or list(ids[:3])
