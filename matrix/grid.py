@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from matrix.aggregate import Judged, count, frame_of, judge_all
 from matrix.baseline import NATIVE, OURS, Baseline, BaselineRow
 from matrix.cells import Cell, version_key
+from matrix.flaky import Flake
 from matrix.judge import Verdict, never_used
 from matrix.lines import CellRun
 from matrix.tally import ALL, State, Tally, state_of
@@ -112,6 +113,7 @@ class Results:
     subjects: tuple[str, ...]
     categories: tuple[str, ...]
     unused: tuple[BaselineRow, ...] = ()
+    flakes: tuple[Flake, ...] = ()
 
     @property
     def places(self) -> list[Place]:

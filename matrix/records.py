@@ -53,10 +53,15 @@ def read_all(folder: Path) -> list[CellRun]:
     Raises:
         UserError: there is no record, or one is malformed.
     """
+    return latest(read_every(folder))
+
+
+def read_every(folder: Path) -> list[CellRun]:
+    """Every run below a folder, also earlier ones of the same cell; raises what `read_all` does."""
     paths = sorted(folder.rglob("*.jsonl"))
     if not paths:
         raise UserError(f"{folder} holds no record (*.jsonl)", "python -m matrix run --tier smoke", ExitCode.EMPTY)
-    return latest(read(path) for path in paths)
+    return [read(path) for path in paths]
 
 
 def latest(runs: Iterable[CellRun]) -> list[CellRun]:
@@ -69,7 +74,7 @@ def latest(runs: Iterable[CellRun]) -> list[CellRun]:
 
 def write_unresolved(path: Path, cell: Cell, reason: str) -> None:
     """Record that no environment could be made for a cell, and why."""
-    now = dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     run = CellRun(Environment(cell.id, started=now), complete=True, unresolved=reason, finished=now)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(path.suffix + ".part")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from matrix import figures, page, tables, wording
 from matrix.baseline import DEFAULT, load_baseline
 from matrix.errors import ExitCode, UserError
 from matrix.findings import findings, some
+from matrix.flaky import flakes
 from matrix.grid import Results, results
-from matrix.records import read_all
+from matrix.records import latest, read_every
 from matrix.summary import MOST_NAMES
 
 OPEN, CLOSE = "<!-- table -->", "<!-- /table -->"
@@ -21,7 +23,9 @@ def load(records_dir: Path, baseline_path: Path = DEFAULT) -> Results:
     Raises:
         UserError: there is no record, or a record or the baseline is malformed.
     """
-    return results(read_all(records_dir), load_baseline(baseline_path))
+    runs = read_every(records_dir)
+    found = results(latest(runs), load_baseline(baseline_path))
+    return dataclasses.replace(found, flakes=tuple(flakes(runs)))
 
 
 def write(

@@ -117,10 +117,11 @@ def warnings(results: Results) -> list[str]:
         notes.append(f"the cells were measured with {len(results.digests)} versions of the suite.")
     incomplete = [place.cell.id for place in results.places if place.run and not place.run.complete]
     if incomplete:
-        notes.append(f"{len(incomplete)} run(s) did not reach their end: {', '.join(incomplete)}.")
+        notes.append(f"{_runs(len(incomplete))} did not reach the end: {', '.join(incomplete)}.")
     filtered = [place.cell.id for place in results.places if place.run and place.run.environment.selection]
     if filtered:
-        notes.append(f"{len(filtered)} run(s) asked for less than everything: {', '.join(filtered)}.")
+        notes.append(f"{_runs(len(filtered))} asked for less than everything: {', '.join(filtered)}.")
+    notes += [f"flaky, {' or '.join(one.statuses)}: {one.subject} {one.id} in {one.cell}." for one in results.flakes]
     notes += [f"the baseline row for {row.check} explains nothing in any cell." for row in results.unused]
     return notes
 
@@ -138,3 +139,7 @@ def _passes(state: State, tally: Tally) -> str:
     some = f"{tally['pass']} of {tally.total} checks pass"
     rest = breakdown(Tally((0, *tally.counts[1:]), tally.explained))
     return (everything if state == "pass" else some) + (f" ({rest})" if rest != "nothing asked" else "")
+
+
+def _runs(number: int) -> str:
+    return f"{number} run{'s' if number != 1 else ''}"

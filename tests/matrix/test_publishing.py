@@ -20,7 +20,7 @@ from matrix.baseline import Baseline, BaselineRow
 from matrix.errors import ExitCode, UserError
 from matrix.grid import Results, results
 from matrix.lines import CellRun, Environment, Record, Selection
-from matrix.tally import ALL
+from matrix.tally import ALL, STATES
 from tests.matrix import factories
 from tests.matrix.factories import record, run
 
@@ -245,6 +245,14 @@ def test_a_readme_without_its_markers_is_refused_before_anything_is_written(tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_a_check_that_cannot_make_up_its_mind_is_a_note(tmp_path: Path) -> None:
+    earlier, later = run(record()), run(record(subject="kvconform"), started="2026-11-22T10:00:00Z")
+    later = dataclasses.replace(later, records=(record(status="fail"),))
+    factories.write(tmp_path / "1", earlier)
+    factories.write(tmp_path / "2", later)
+    assert "flaky, fail or pass: kvconform export/dynamic[strict]" in tables.markdown(report.load(tmp_path))
+
+
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = factories.write(tmp_path / "records", *factories.smoke_runs(), run(record(status="fail"), torch="2.7"))
     options = ["--records", str(records), "--out", str(tmp_path / "out"), "--baseline", str(_baseline(tmp_path))]
@@ -277,3 +285,13 @@ def _baseline(folder: Path) -> Path:
     path = folder / "baseline.toml"
     path.write_text("")
     return path
+
+
+def test_the_documentation_names_every_column_key_and_state(found: Results) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reading-the-table.md").read_text(encoding="utf-8")
+    document = json.loads(tables.as_json(found))
+    cell = document["cells"][0]
+    check = next(check for each in document["cells"] for check in each["checks"])
+    tally = cell["subjects"]["kvconform"][ALL]
+    names = {*tables.CSV_COLUMNS, *STATES, *document, *cell, *check, *tally}
+    assert {name for name in names if f"`{name}`" not in text} == set()
