@@ -219,7 +219,8 @@ def execute(line: Sequence[str], *, cwd: Path, env: dict[str, str]) -> int:
         KeyboardInterrupt: Ctrl-C or SIGTERM came; the command has ended.
     """
     previous = _on_sigterm(signal.default_int_handler)
-    process = subprocess.Popen(list(line), cwd=cwd, env=env)
+    # Its summary is not shown: the one that knows the baseline follows. Its progress and its errors go to stderr.
+    process = subprocess.Popen(list(line), cwd=cwd, env=env, stdout=subprocess.DEVNULL)
     try:
         return process.wait()
     except KeyboardInterrupt:
