@@ -57,12 +57,13 @@ def config(layers: int = 2, *, window: int | None = None, types: list[str] | Non
         "intermediate_size": 16,
         "num_attention_heads": 4,
         "num_key_value_heads": HEADS,
+        # Not every release derives it where a configuration leaves it out (4.53's HybridCache fails on None).
+        "head_dim": WIDTH,
         "num_hidden_layers": layers,
         "max_position_embeddings": 64,
         "vocab_size": 32,
         **more,
     }
-    # Before 4.52 the head width is no field of every configuration; it follows from the two sizes.
     import transformers
 
     if window is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from kvconform.checks.observe import Difference, differences, observe
 # From this many dimensions on a tensor is a layer's state, not a counter, and a round trip must not copy it.
 _STATE_DIMENSIONS = 3
 _SHOWN = 3
+# `.key_cache[1]`, or `._buffers['key_cache_1']` where static caches were modules.
+_LIST_PATH = re.compile(r"(?:\._buffers\[')?\.?(?P<kind>key|value)_cache[\[_](?P<layer>\d+)")
 
 
 def expect_registered(value: Any, where: str = "") -> None:
@@ -125,16 +128,16 @@ def _is_state(value: Any) -> bool:
 def _expected_order(cache: Any) -> list[str]:
     """Paths of the states, layer by layer, a layer's keys before its values, the self-attention part before the other."""
     paths = [path for path, tensor in observe(cache).items() if _is_state(tensor)]
-    lists = [path for path in paths if "_cache[" in path]
-    if not lists:
+    found = {path: _LIST_PATH.search(path) for path in paths}
+    if not all(found.values()):
         return paths
+    parts = list(dict.fromkeys(path[: match.start()] for path, match in found.items() if match))
 
-    def rank(path: str) -> tuple[str, int, bool]:
-        owner, _, index = path.rpartition("[")
-        return owner.rpartition(".")[0], int(index.rstrip("]")), "value_cache" in owner
+    def rank(path: str) -> tuple[int, int, bool]:
+        match = found[path]
+        return (parts.index(path[: match.start()]), int(match["layer"]), match["kind"] == "value") if match else (0, 0, False)
 
-    parts = list(dict.fromkeys(rank(path)[0] for path in paths))
-    return sorted(paths, key=lambda path: (parts.index(rank(path)[0]), *rank(path)[1:]))
+    return sorted(paths, key=rank)
 
 
 def expect_key_paths(cache: Any, where: str = "") -> None:

@@ -1,0 +1,99 @@
+"""Checks of saved programs: they load without unsafe unpickling, in this process and in a fresh one, and compute the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kvconform.checks.errors import ExpectationError, expect, expect_equal
+
+_UNSAFE = ("weights_only", "unpickl", "safe_globals", "WeightsUnpickler")
+
+
+def save(program: torch.export.ExportedProgram, path: Path, where: str = "") -> None:
+    """Save a program; whatever ``torch.export.save`` raises is a failed expectation."""
+    __tracebackhide__ = True
+    try:
+        torch.export.save(program, str(path))
+    except Exception as error:
+        raise ExpectationError(f"torch.export.save raised {_one_line(error)}, expected an archive [{where}]") from error
+
+
+def expect_loads(path: Path, where: str = "") -> torch.export.ExportedProgram:
+    """Prove that an archive loads, with every class in it among torch's safe globals: no fallback to unsafe unpickling.
+
+    The fallback shows as a warning or on torch's log, depending on the release; both are watched.
+    """
+    __tracebackhide__ = True
+    with warnings.catch_warnings(record=True) as caught, _watched_log() as logged:
+        warnings.simplefilter("always")
+        try:
+            program = torch.export.load(str(path))
+        except Exception as error:
+            raise ExpectationError(f"torch.export.load raised {_one_line(error)}, expected a program [{where}]") from error
+    told = [str(one.message) for one in caught] + logged
+    unsafe = [text.splitlines()[0][:200] for text in told if any(word in text for word in _UNSAFE)]
+    expect_equal("warnings about unsafe unpickling", unsafe, [], where)
+    return program
+
+
+class _watched_log:  # noqa: N801 - used as a function
+    """Collects what torch logs while it is entered."""
+
+    def __enter__(self) -> list[str]:
+        import logging
+
+        self.messages: list[str] = []
+        messages = self.messages
+
+        class Handler(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                messages.append(record.getMessage())
+
+        self.handler = Handler(level=logging.WARNING)
+        self.loggers = [logging.getLogger("torch"), logging.getLogger("torch.export"), logging.getLogger("torch._export")]
+        for logger in self.loggers:
+            logger.addHandler(self.handler)
+        return self.messages
+
+    def __exit__(self, *exc: object) -> None:
+        for logger in self.loggers:
+            logger.removeHandler(self.handler)
+
+
+_FRESH = """
+import sys, torch
+torch.set_num_threads(1)
+from kvconform.checks.archive import expect_loads
+from kvconform.conformance.examples import by_name, step_inputs
+from kvconform.conformance.subjects import resolve
+import torch.utils._pytree as pytree
+from pathlib import Path
+subject, recipe, batch, length, archive, result = sys.argv[1:]
+with resolve(subject).activate():
+    program = expect_loads(Path(archive), "a fresh process")
+    out = program.module()(*step_inputs(by_name(recipe).build(int(batch), int(length)), int(batch)))
+    torch.save([leaf for leaf in pytree.tree_leaves(out)], result)
+"""
+
+
+def run_in_fresh_process(subject: str, recipe: str, batch: int, length: int, archive: Path, where: str = "") -> list[Any]:
+    """Load and run an archive in a process that knows nothing of this one, and return the leaves of its result."""
+    __tracebackhide__ = True
+    result = archive.with_suffix(".result")
+    command = [sys.executable, "-c", _FRESH, subject, recipe, str(batch), str(length), str(archive), str(result)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    last = (answer.stderr.strip().splitlines() or ["(no message)"])[-1]
+    expect(answer.returncode == 0, f"loading and running in a fresh process raised {last[:600]}", where)
+    leaves: list[Any] = torch.load(result)
+    return leaves
+
+
+def _one_line(error: BaseException, limit: int = 600) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:limit]}"
