@@ -13,6 +13,7 @@ from matrix.flaky import Flake
 from matrix.judge import Verdict, never_used
 from matrix.lines import CellRun
 from matrix.tally import ALL, State, Tally, state_of
+from matrix.unplanned import with_unplanned
 
 CATEGORIES = (
     "registration",
@@ -144,8 +145,8 @@ class Results:
 
 
 def results(runs: Iterable[CellRun], baseline: Baseline) -> Results:
-    """Judge, count and lay out; the same runs and baseline always give the same results."""
-    judged = judge_all(runs, baseline)
+    """Fill up plans, judge, count and lay out; the same runs and baseline always give the same results."""
+    judged = judge_all(with_unplanned(runs), baseline)
     tallies: dict[str, dict[tuple[str, str], Tally]] = {}
     for (cell, subject, category), tally in count(frame_of(judged)).items():
         tallies.setdefault(cell, {})[subject, category] = tally

@@ -34,9 +34,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
             record("a/x", "crash", message="<img src=http://example.org/x onerror=alert(1)>"),
             torch="2.15",
             transformers="5.5",
+            digest=None,
         ),
         run(torch="2.5", transformers="5.23", unresolved="torch is too old"),
-        run(record(), complete=False, torch="2.13", transformers="5.23"),
+        run(record(), complete=False, torch="2.13", transformers="5.23", digest=None),
     ]
     path = tmp_path_factory.mktemp("page") / "index.html"
     path.write_text(page.render(results(runs, Baseline())), encoding="utf-8")
