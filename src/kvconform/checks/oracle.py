@@ -223,7 +223,7 @@ def all_mask_sizes(cache: Any, rival: Rival, start: int, count: int) -> list[tup
 
 
 def mask_sizes(cache: Any, layer: int, start: int, count: int) -> tuple[int, int | None]:
-    """Position of the first key that `update` will return, and how many (None, and all from 0 on, before that method)."""
+    """Position of the first key that `update` will return, and how many (None, from 0 on, before that method)."""
     part = getattr(cache, "self_attention_cache", cache)
     if not hasattr(part, "get_mask_sizes"):
         return 0, None

@@ -12,6 +12,7 @@ from kvconform.kvcache.config import END, CacheConfig
 from kvconform.kvcache.encoder import EncoderCache
 from kvconform.kvcache.errors import KVCacheError, KVCacheFull, NotReady, NotSupported
 from kvconform.kvcache.tree import (
+    dynamic_shapes,
     flatten_causal,
     flatten_with_keys_causal,
     load,
@@ -34,6 +35,7 @@ __all__ = [
     "NotSupported",
     "WrapperCache",
     "attend",
+    "dynamic_shapes",
     "flatten_causal",
     "flatten_with_keys_causal",
     "load",

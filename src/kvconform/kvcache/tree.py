@@ -103,6 +103,27 @@ def _named_causal(cache: Causal) -> tuple[list[tuple[str, Any]], Context]:
     ], context
 
 
+def dynamic_shapes(cache: Causal, batch: Any, history: Any) -> list[dict[int, Any]]:
+    """Shapes for `torch.export`, one a leaf: the batch and the history are dynamic, the rest is not.
+
+    Args:
+        cache: with a forward pass whose mask is not padded, or padded as every later one will be.
+        batch: a `Dim` for the tokens of a batch, the same as that of the model's own inputs.
+        history: a `Dim` for the cells that a batch sees.
+    """
+    dynamic = {
+        "locations": {0: batch},
+        "history": {0: history},
+        "mask": {0: batch, 1: history},
+        "batch_positions": {0: batch},
+        "batch_sequences": {0: batch},
+    }
+    if cache.config.mask_batch_padding != 1:
+        # A padded number of rows is no multiple of the batch: it gets a dimension of its own.
+        dynamic["mask"] = {0: torch.export.Dim("mask_rows"), 1: history}
+    return [dynamic.get(name, {}) for name, _ in _named_causal(cache)[0]]
+
+
 # -- EncoderCache ------------------------------------------------------------------------------------------------------
 
 
