@@ -19,18 +19,15 @@ when the cache is rebuilt, so that a cache whose leaves moved to another device 
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import torch
 
 from kvconform import probes
 from kvconform.errors import CacheStructureError
-from kvconform.layers import FROM_CONFIG, LayerModel, derived, length_of, model_by_code, model_of
+from kvconform.layers import FROM_CONFIG, LayerModel, code_of, derived, is_derived, length_of, model_by_code, model_of
 from kvconform.state import LEAF, Reader, Writer, attributes, dumps, in_order, loads
 
 __all__ = ["flatten", "unflatten"]
@@ -75,9 +72,19 @@ def unflatten(cls: type, leaves: Any, context: list[str]) -> Any:
             f"{cls.__name__} of structure {context} has {plan.count} leaves, got {len(leaves)}: "
             "unflatten with the leaves and the context of one flatten"
         )
-    cache = cls.__new__(cls)
-    cache.__dict__.update(plan.read(cache, leaves))
+    cache = object.__new__(cls)
+    assign(cache, _read(cache, plan, leaves))
     return cache
+
+
+def assign(obj: Any, state: dict[str, Any]) -> None:
+    """Give an object its attributes."""
+    if torch.compiler.is_dynamo_compiling():
+        # Dynamo follows setattr, not writes to __dict__.
+        for name, value in state.items():
+            setattr(obj, name, value)
+    else:
+        obj.__dict__.update(state)
 
 
 # ---------------------------------------------------------------------------------------------- writing
@@ -85,56 +92,81 @@ def unflatten(cls: type, leaves: Any, context: list[str]) -> Any:
 
 def _flatten_standard(cache: Any) -> tuple[list[Any], list[str]] | None:
     """The common case, fast: growing layers below their windows, nothing out of the ordinary. None for all else."""
+    defaults = _default_items(type(cache))
     state = cache.__dict__
-    defaults = _defaults(type(cache))
     if defaults is None or len(state) != len(defaults) + 1:
         return None
-    for name, value in defaults.items():
-        if state.get(name, LEAF) is not value and not same(state.get(name, LEAF), value):
+    for name, value in defaults:
+        if name not in state:
+            return None
+        found = class_text(state[name]) if isinstance(state[name], type) else state[name]
+        if not (found is value or same(found, value)):
             return None
     leaves: list[Any] = []
     codes: list[tuple[str, Any]] = []
     for layer in state["layers"]:
-        code = _standard_code(layer.__dict__, model_of(type(layer)))
-        if code is None:
+        rules = _standard_rules(type(layer))
+        if rules is None or not _is_standard(layer.__dict__, rules):
             return None
-        codes.append(code)
+        codes.append((rules[0], "" if rules[1] is None else layer.__dict__[rules[1]]))
         leaves += (layer.keys, layer.values)
-    return leaves, _standard_context(tuple(codes)).copy()
+    return leaves, list(_standard_context(tuple(codes)))
 
 
-def _standard_code(state: dict[str, Any], model: LayerModel) -> tuple[str, Any] | None:
-    """Code and number of a layer that its keys and values describe wholly."""
-    if model.code not in ("D", "W") or len(state) != len(model.ready):
+_Rules = tuple[str, "str | None", int, bool, tuple[tuple[str, Any], ...]]
+
+
+@probes.constant
+def _standard_rules(cls: type) -> _Rules | None:
+    """Code, configuration, count of attributes, whether one of them counts, and the values that never change."""
+    model = model_of(cls)
+    if model.code not in ("D", "W"):
         return None
-    keys = state.get("keys")
-    if type(keys) is not torch.Tensor or type(state.get("values")) is not torch.Tensor:
+    special = {"keys", "values", "dtype", "device", "cumulative_length", "_sliding_window_tensor", model.config}
+    constants = tuple((name, value) for name, value in model.ready.items() if name not in special)
+    return model.code, model.config, len(model.ready), "cumulative_length" in model.ready, constants
+
+
+def _is_standard(state: dict[str, Any], rules: _Rules) -> bool:
+    """Whether its keys and values describe a layer wholly."""
+    _, _, count, counts, constants = rules
+    keys = state["keys"]
+    if len(state) != count or not isinstance(keys, torch.Tensor) or not isinstance(state["values"], torch.Tensor):
+        return False
+    if "dtype" in state and (state["dtype"] is not keys.dtype or state["device"] != keys.device):
+        return False
+    if counts and not (isinstance(state["cumulative_length"], int) and state["cumulative_length"] == length_of(keys)):
+        return False
+    for name, value in constants:
+        if state[name] is not value:
+            return False
+    return True
+
+
+@probes.constant
+def _standard_context(codes: tuple[tuple[str, Any], ...]) -> tuple[str, ...]:
+    return tuple(f"{kind}_{code}{number}_{i}" for i, (code, number) in enumerate(codes) for kind in ("key", "value"))
+
+
+@probes.constant
+def _default_items(cls: type) -> tuple[tuple[str, Any], ...] | None:
+    defaults = _defaults(cls)
+    if defaults is None:
         return None
-    for name, value in state.items():
-        if name in ("keys", "values"):
-            continue
-        if name == "dtype":
-            same = value is keys.dtype
-        elif name == "device":
-            same = value == keys.device
-        elif name == "cumulative_length":
-            same = type(value) is int and value == length_of(keys)
-        else:
-            same = name in (model.config, "_sliding_window_tensor") or model.ready.get(name, LEAF) is value
-        if not same:
-            return None
-    return model.code, "" if model.config is None else state[model.config]
+    # A class that reaches dynamo on two ways (here and through its module) makes a guard that it cannot check (2.15).
+    return tuple((name, class_text(value) if isinstance(value, type) else value) for name, value in defaults.items())
 
 
-@lru_cache(maxsize=4096)
-def _standard_context(codes: tuple[tuple[str, Any], ...]) -> list[str]:
-    return [f"{kind}_{code}{number}_{i}" for i, (code, number) in enumerate(codes) for kind in ("key", "value")]
+@probes.constant
+def class_text(cls: type) -> str:
+    """A class as text."""
+    return f"class {cls.__module__}.{cls.__qualname__}"
 
 
 def _write_layer(writer: Writer, layer: Any, index: int) -> list[str]:
     model = model_of(type(layer))
     state = vars(layer)
-    suffix = f"_{model.code_of(state)}_{index}"
+    suffix = f"_{code_of(model, state)}_{index}"
     ready = state.get("keys") is not None
     start = len(writer.names)
     facts = [] if ready else [f"#{suffix[1:]}"]
@@ -164,7 +196,8 @@ def _write_cache(writer: Writer, cache: Any) -> list[str]:
 
 
 def _write_attribute(writer: Writer, prefix: str, name: str, value: Any, suffix: str) -> list[str]:
-    if name in COUNTERS and type(value) is int:
+    if name in COUNTERS:
+        # Whatever stands there: torch.export wraps int leaves in a type of its own while it looks at dynamic shapes.
         written: Any = writer.leaf(name + suffix, value)
     else:
         written = writer.write(name, value, suffix)
@@ -178,6 +211,8 @@ def _follows(name: str, value: Any, state: dict[str, Any], base: dict[str, Any],
     A counter of a layer that grows follows from the shape as long as it agrees with it, which is below the window.
     """
     if name in COUNTERS and not isinstance(value, torch.Tensor):
+        if not isinstance(value, (int, torch.SymInt)):
+            return False
         if _grows(base):
             return probes.statically_equal(value, length_of(state.get("keys")))
         return not ready and same(base.get(name, LEAF), value)
@@ -197,7 +232,9 @@ def _past(index: int, name: str, value: Any, state: dict[str, Any], model: Layer
     """The fact that tells a static layer past its window from one below: they take different paths when exported."""
     if name not in COUNTERS or isinstance(value, torch.Tensor) or "max_cache_len" not in state or model.config is None:
         return []
-    return [f"#{index}.past"] if value >= state["max_cache_len"] else []
+    # torch.export's wrapper of an int leaf has the number in `val`.
+    count = getattr(value, "val", value)
+    return [f"#{index}.past"] if isinstance(count, (int, torch.SymInt)) and count >= state["max_cache_len"] else []
 
 
 def same(left: Any, right: Any) -> bool:
@@ -212,7 +249,7 @@ def same(left: Any, right: Any) -> bool:
     return type(left) is type(right) and bool(left == right)
 
 
-@lru_cache(maxsize=None)
+@probes.constant
 def _defaults(cls: type) -> dict[str, Any] | None:
     """Attributes of a new cache that is made without arguments, its layers aside. None if it takes some."""
     with torch.utils._python_dispatch._disable_current_modes():
@@ -233,11 +270,24 @@ def _base_defaults() -> dict[str, Any] | None:
 
 
 # ---------------------------------------------------------------------------------------------- reading
+# Plans are plain data and their readers plain functions: torch.export(strict=True) traces what is below.
 
 
 @dataclass
 class _LayerPlan:
-    """How one layer is rebuilt from its share of the leaves."""
+    """How one layer is rebuilt from its share of the leaves.
+
+    Attributes:
+        model: its class.
+        number: the number in its code.
+        ready: whether it has tensors.
+        attributes: one name a leaf; a name with a dot is inside a fact.
+        facts: attributes and their JSON.
+        missing: attributes that a new layer has and this one lacks.
+        constants: attributes whose values a new layer has.
+        implied: attributes that follow from the leaves.
+        grows: whether its counter does.
+    """
 
     model: LayerModel
     number: int | None
@@ -245,84 +295,109 @@ class _LayerPlan:
     attributes: list[str] = field(default_factory=list)
     facts: list[tuple[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-
-    def read(self, cache: Any, leaves: Iterator[Any]) -> Any:
-        state = self.model.base(ready=self.ready)
-        nested: list[Any] = []
-        given = set()
-        for name in self.attributes:
-            leaf = next(leaves)
-            if "." in name:
-                nested.append(leaf)
-            else:
-                state[name] = leaf
-                given.add(name)
-        reader = Reader(cache, iter(nested))
-        for name, written in self.facts:
-            state[name] = reader.read(written)
-            given.add(name)
-        for name in self.missing:
-            state.pop(name, None)
-        if self.model.config is not None:
-            state[self.model.config] = self.number
-        self._derive(state, given)
-        layer = self.model.cls.__new__(self.model.cls)
-        layer.__dict__.update(state)
-        return layer
-
-    def _derive(self, state: dict[str, Any], given: set[str]) -> None:
-        for name in state:
-            if name in given or name in _STANDARD or not (self.ready or name in FROM_CONFIG):
-                continue
-            if name in COUNTERS and _grows(self.model.ready) and not isinstance(state[name], torch.Tensor):
-                state[name] = length_of(state["keys"])
-            else:
-                value = derived(name, state, state.get("keys"))
-                if value is not NotImplemented:
-                    state[name] = value
+    constants: list[tuple[str, Any]] = field(default_factory=list)
+    implied: list[str] = field(default_factory=list)
+    grows: bool = False
 
 
 @dataclass
 class _Plan:
     """How a cache is rebuilt."""
 
-    count: int
-    layers: list[_LayerPlan]
-    defaults: dict[str, Any]
-    attributes: list[str]
-    facts: list[tuple[str, Any]]
-    missing: list[str]
+    count: int = 0
+    layers: list[_LayerPlan] = field(default_factory=list)
+    attributes: list[str] = field(default_factory=list)
+    facts: list[tuple[str, Any]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    constants: list[tuple[str, Any]] = field(default_factory=list)
 
-    def read(self, cache: Any, leaves: list[Any]) -> dict[str, Any]:
-        it = iter(leaves)
-        state: dict[str, Any] = {"layers": [layer.read(cache, it) for layer in self.layers]}
-        state.update(copy.deepcopy(self.defaults))
-        nested = []
-        for name in self.attributes:
-            leaf = next(it)
-            if "." in name:
-                nested.append(leaf)
-            else:
-                state[name] = leaf
-        reader = Reader(cache, iter(nested))
-        for name, written in self.facts:
+
+def _read(cache: Any, plan: _Plan, leaves: list[Any]) -> dict[str, Any]:
+    layers = []
+    position = 0
+    for layer in plan.layers:
+        end = position + len(layer.attributes)
+        layers.append(_read_layer(cache, layer, leaves[position:end]))
+        position = end
+    state: dict[str, Any] = {"layers": layers}
+    _read_attributes(cache, state, plan, leaves[position:])
+    return state
+
+
+def _read_layer(cache: Any, plan: _LayerPlan, leaves: list[Any]) -> Any:
+    state: dict[str, Any] = {}
+    _read_attributes(cache, state, plan, leaves)
+    if plan.model.config is not None:
+        state[plan.model.config] = plan.number
+    for name in plan.implied:
+        counts = plan.grows and name in COUNTERS
+        state[name] = length_of(state["keys"]) if counts else derived(name, state, state.get("keys"))
+    layer = object.__new__(plan.model.cls)
+    assign(layer, state)
+    return layer
+
+
+def _read_attributes(cache: Any, state: dict[str, Any], plan: _Plan | _LayerPlan, leaves: list[Any]) -> None:
+    for name, value in plan.constants:
+        state[name] = value
+    nested = []
+    for name, leaf in zip(plan.attributes, leaves):
+        if "." in name:
+            nested.append(leaf)
+        else:
+            state[name] = leaf
+    if plan.facts:
+        reader = Reader(cache, nested)
+        for name, written in plan.facts:
             state[name] = reader.read(written)
-        for name in self.missing:
-            state.pop(name, None)
-        return state
+    for name in plan.missing:
+        state.pop(name, None)
 
 
-@lru_cache(maxsize=4096)
+@probes.constant
 def _plan(cls: type, context: tuple[str, ...]) -> _Plan:
     layers: dict[int, _LayerPlan] = {}
-    plan = _Plan(0, [], dict(_defaults(cls) or {}), [], [], [])
+    plan = _Plan()
     for entry in context:
         _read_entry(entry, layers, plan)
     if sorted(layers) != list(range(len(layers))):
         raise CacheStructureError(f"the context {list(context)} skips a layer: pass the context of a flatten")
     plan.layers = [layers[i] for i in range(len(layers))]
     plan.count = len(plan.attributes) + sum(len(layer.attributes) for layer in plan.layers)
+    _add_rest(plan, dict(_defaults(cls) or {}))
+    for layer in plan.layers:
+        _finish(layer)
     return plan
+
+
+def _finish(layer: _LayerPlan) -> None:
+    """Say where the attributes come from that the context does not mention."""
+    base = layer.model.ready if layer.ready else layer.model.fresh
+    layer.grows = _grows(base)
+    rest = {}
+    given = {*layer.attributes, *(name for name, _ in layer.facts), *layer.missing, layer.model.config, *_STANDARD}
+    for name, value in base.items():
+        if name in given:
+            continue
+        if name in FROM_CONFIG or (layer.ready and (is_derived(name) or (layer.grows and name in COUNTERS))):
+            layer.implied.append(name)
+        else:
+            rest[name] = value
+    if not layer.ready:
+        rest.update({name: None for name in _STANDARD if name in base})
+    _add_rest(layer, rest)
+
+
+def _add_rest(plan: _Plan | _LayerPlan, rest: dict[str, Any]) -> None:
+    """Values that every new instance has. Containers are written as facts, so that no two instances share one."""
+    given = {*plan.attributes, *(name for name, _ in plan.facts), *plan.missing}
+    for name, value in rest.items():
+        if name in given:
+            continue
+        if isinstance(value, (list, dict, set)):
+            plan.facts.append((name, Writer(None).write(name, value)))
+        else:
+            plan.constants.append((name, value))
 
 
 def _read_entry(entry: str, layers: dict[int, _LayerPlan], plan: _Plan) -> None:
@@ -332,11 +407,11 @@ def _read_entry(entry: str, layers: dict[int, _LayerPlan], plan: _Plan) -> None:
             plan.attributes.append(entry)
         else:
             name = match["name"]
-            # A leaf that comes first in its layer makes it; static layers without tensors begin with `#`.
-            _layer(match, layers, ready=True).attributes.append(_ATTRIBUTE.get(name, name))
+            # A leaf that comes first in its layer makes it; layers without keys have an entry that begins with `#`.
+            _layer(match, layers).attributes.append(_ATTRIBUTE.get(name, name))
         return
     if (match := _EMPTY_ENTRY.fullmatch(entry)) is not None:
-        _layer(match, layers, ready=False).ready = False
+        _layer(match, layers).ready = False
         return
     match = _FACT.fullmatch(entry)
     if match is None:
@@ -348,9 +423,9 @@ def _read_entry(entry: str, layers: dict[int, _LayerPlan], plan: _Plan) -> None:
         target.facts.append((match["name"], loads(match["value"])))
 
 
-def _layer(match: re.Match[str], layers: dict[int, _LayerPlan], *, ready: bool) -> _LayerPlan:
+def _layer(match: re.Match[str], layers: dict[int, _LayerPlan]) -> _LayerPlan:
     index = int(match["index"])
     if index not in layers:
         number = int(match["number"]) if match["number"] else None
-        layers[index] = _LayerPlan(model_by_code(match["letters"]), number, ready)
+        layers[index] = _LayerPlan(model_by_code(match["letters"]), number, ready=True)
     return layers[index]

@@ -26,8 +26,6 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +35,7 @@ import torch
 from kvconform import probes
 from kvconform.errors import KVConformError, UnknownLayerError
 
-__all__ = ["LayerModel", "derived", "model_by_code", "model_of", "register_layer"]
+__all__ = ["FROM_CONFIG", "LayerModel", "code_of", "derived", "is_derived", "length_of", "model_by_code", "model_of", "register_layer"]
 
 _WINDOW = "sliding_window"
 _LENGTH = "max_cache_len"
@@ -95,13 +93,10 @@ class LayerModel:
     fresh: dict[str, Any]
     ready: dict[str, Any]
 
-    def code_of(self, state: dict[str, Any]) -> str:
-        """The code with its number, `W4`."""
-        return self.code if self.config is None else f"{self.code}{state[self.config]}"
 
-    def base(self, *, ready: bool) -> dict[str, Any]:
-        """A copy of the example's state to build upon."""
-        return copy.deepcopy(self.ready if ready else self.fresh)
+def code_of(model: LayerModel, state: dict[str, Any]) -> str:
+    """The code of a layer with its number, `W4`."""
+    return model.code if model.config is None else f"{model.code}{state[model.config]}"
 
 
 def register_layer(cls: type, code: str, config: str | None = None) -> None:
@@ -124,11 +119,11 @@ def register_layer(cls: type, code: str, config: str | None = None) -> None:
     if owner is not None or known is not None:
         raise KVConformError(f"the code {code} belongs to {known or getattr(owner, '__name__', owner)}: choose another")
     _OWN[cls] = _Row(code, config)
-    model_of.cache_clear()
-    model_by_code.cache_clear()
+    for known_models in (model_of, model_by_code):
+        known_models.cache_clear()  # type: ignore[attr-defined]
 
 
-@functools.cache
+@probes.constant
 def model_of(cls: type) -> LayerModel:
     """What is known of a layer class.
 
@@ -149,7 +144,7 @@ def model_of(cls: type) -> LayerModel:
     return LayerModel(cls, row.code, row.config, fresh, ready)
 
 
-@functools.cache
+@probes.constant
 def model_by_code(letters: str) -> LayerModel:
     """The model whose code is `letters` on this release.
 
@@ -188,6 +183,11 @@ def derived(name: str, state: dict[str, Any], reference: Any) -> Any:
         return None
 
 
+def is_derived(name: str) -> bool:
+    """Whether an attribute of this name follows from tensors."""
+    return name in _DERIVED
+
+
 def length_of(keys: Any) -> Any:
     """Tokens in a tensor of keys, shape (batch, heads, tokens, head size); 0 for None and for the empty one."""
     shape = getattr(keys, "shape", ())
@@ -221,7 +221,7 @@ def _window_tensor(window: int, reference: Any) -> torch.Tensor:
     return _window_tensor_on(window, str(device))
 
 
-@functools.lru_cache(maxsize=256)
+@probes.constant
 def _window_tensor_on(window: int, device: str) -> torch.Tensor:
     # Made outside of any tracing mode: it is a constant of the release, never a fake tensor or a node of a graph.
     with torch.utils._python_dispatch._disable_current_modes():
@@ -238,7 +238,12 @@ def _examples(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
         except (TypeError, ImportError, NotImplementedError, AttributeError, RuntimeError):
             # A layer whose package is missing (quanto, hqq) or with arguments of its own: every attribute gets a word.
             return {}, {}
-    return dict(vars(fresh)), dict(vars(ready))
+    return _without_tensors(fresh), _without_tensors(ready)
+
+
+def _without_tensors(layer: Any) -> dict[str, Any]:
+    # They are the layer's own and never taken over; and copying them inside torch.export would be traced.
+    return {name: None if isinstance(value, torch.Tensor) else value for name, value in vars(layer).items()}
 
 
 def _tiny_arguments(cls: type) -> dict[str, Any]:

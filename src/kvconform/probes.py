@@ -11,7 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -20,7 +20,29 @@ from kvconform.errors import MissingTransformersError
 __all__ = ["cache_class", "cache_classes", "has_layers", "release", "statically_equal", "transformers_cache_utils"]
 
 
-@functools.cache
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def constant(function: _Function) -> _Function:
+    """Cache a function's answers, and have torch.export(strict=True) ask it instead of tracing it.
+
+    Since torch 2.13 strict export traces through the flatten and unflatten functions of its inputs. The mark is the one
+    that torch.compiler.assume_constant_result sets; that function would import all of dynamo to do so.
+    """
+    answers: dict[tuple[Any, ...], Any] = {}
+
+    @functools.wraps(function)
+    def answer(*arguments: Any) -> Any:
+        if arguments not in answers:
+            answers[arguments] = function(*arguments)
+        return answers[arguments]
+
+    answer._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    answer.cache_clear = answers.clear  # type: ignore[attr-defined]
+    return cast("_Function", answer)
+
+
+@constant
 def transformers_cache_utils() -> ModuleType:
     """The module that holds transformers' cache classes.
 
@@ -47,14 +69,14 @@ def release() -> str:
     return f"torch {torch.__version__} with transformers {transformers}"
 
 
-@functools.cache
+@constant
 def cache_class(name: str) -> type | None:
     """The class called `name` in transformers.cache_utils, or None where the release has none."""
     found = getattr(transformers_cache_utils(), name, None)
     return found if isinstance(found, type) else None
 
 
-@functools.cache
+@constant
 def has_layers() -> bool:
     """Whether a cache is a list of layers (transformers 4.54 and later) or two lists of tensors (before).
 
@@ -103,7 +125,7 @@ def model_output_classes() -> Iterator[type]:
         todo.extend(cls.__subclasses__())
 
 
-@functools.cache
+@constant
 def _statically_known_true() -> Callable[[Any], bool] | None:
     module = importlib.import_module("torch.fx.experimental.symbolic_shapes")
     found: Callable[[Any], bool] | None = getattr(module, "statically_known_true", None)
@@ -126,19 +148,19 @@ def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
 
 
-@functools.cache
+@constant
 def crops_by_count(cls: type) -> bool:
     """Whether `crop` takes a count to remove (5.15 and later) or a length to keep (before)."""
     return "tokens_to_remove" in parameters_of(cls.crop)  # type: ignore[attr-defined]
 
 
-@functools.cache
+@constant
 def masks_by_query_length(cls: type) -> bool:
     """Whether `get_mask_sizes` takes a query length (5.4 and later) or the cache positions (before)."""
     return "query_length" in parameters_of(cls.get_mask_sizes)  # type: ignore[attr-defined]
 
 
-@functools.cache
+@constant
 def takes_dynamic_int() -> bool:
     """Whether torch.export accepts an int input as dynamic.
 

@@ -21,7 +21,6 @@ import importlib
 import json
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,7 +111,8 @@ class Reader:
     """Hands out leaves in the order in which a Writer took them."""
 
     owner: Any
-    leaves: Iterator[Any]
+    leaves: list[Any]
+    position: int = 0
 
     def read(self, written: Any) -> Any:
         """The value that was written.
@@ -133,12 +133,12 @@ class Reader:
 
     def leaf(self) -> Any:
         """The next leaf."""
-        try:
-            return next(self.leaves)
-        except StopIteration:
+        if self.position >= len(self.leaves):
             raise CacheStructureError(
                 "fewer leaves than the context names: unflatten with the leaves that tree_flatten gave for this context"
-            ) from None
+            )
+        self.position += 1
+        return self.leaves[self.position - 1]
 
     def _simple(self, kind: str, content: Any, written: dict[str, Any]) -> Any:
         if kind in ("tuple", "set", "frozenset"):
