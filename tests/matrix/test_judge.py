@@ -80,6 +80,11 @@ def test_a_row_for_another_cell_or_device_is_silent() -> None:
     assert exit_code(judge(run(record()), Baseline((elsewhere, gpu)))) == ExitCode.OK
 
 
+def test_a_row_speaks_about_its_subject_alone() -> None:
+    both = run(record(status="fail"), record(status="fail", subject="native"))
+    assert [verdict.verdict for verdict in judge(both, Baseline((ROW,)))] == ["known", "finding"]
+
+
 def test_a_row_whose_checks_are_not_asked_anywhere_is_never_used() -> None:
     runs = [run(record(status="na")), run(record(status="skip"), torch="2.6")]
     assert exit_code(judge(runs[0], Baseline((ROW,)))) == ExitCode.OK

@@ -174,6 +174,11 @@ def test_a_header_of_another_schema_or_environment_is_refused(
         records.read(_file(tmp_path, _header() | change))
 
 
+def test_an_interrupted_end_is_no_complete_run(tmp_path: Path) -> None:
+    end = {"kind": "end", "finished": None, "outcome": "interrupted", "counts": {"pass": 1}}
+    assert not records.read(_file(tmp_path, _header(), _plan("a/one"), _check("a/one"), end)).complete
+
+
 def test_the_latest_run_of_a_cell_wins(tmp_path: Path) -> None:
     old = factories.run(factories.record(), started="2026-11-20T10:00:00Z")
     new = factories.run(factories.record(status="fail"), started="2026-11-21T10:00:00Z")
