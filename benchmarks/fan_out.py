@@ -2,8 +2,8 @@
 
     python benchmarks/fan_out.py [--tier smoke] [--category registration --category round-trip]
 
-Prints the ratio of the two, measured in this run on warm environments with one worker process in each cell, and for comparison
-one cell at a time with a worker a core. Target: at most 0.62 on two cores.
+Prints the ratio of the two, measured in this run on warm environments with one worker process in each cell, and for
+comparison one cell at a time with a worker a core. Target: at most 0.62 on two cores.
 """
 
 from __future__ import annotations
