@@ -4,8 +4,8 @@
 
 Prints milliseconds for the size that the project promises (64 sequences, 131,072 cells, a batch of 512 tokens) under
 several layouts of the cache, the growth with capacity, and the ratio to the same work done by a plain Python loop over
-cells. Exits 1 when a promise is broken: more than 10 ms where each sequence lies in one piece, or less than 50 times the
-loop.
+cells. Exits 1 when a promise is broken: more than 10 ms where each sequence lies in one piece, or less than 50 times
+the loop.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def milliseconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def pass_cost(cache: Causal, steps: Iterator[Step], repeats: int = 5) -> float:
-    """Milliseconds of start_forward and get, as the cache grows. The first two passes allocate memory and do not count."""
+    """Milliseconds of start_forward and get, as the cache grows. Two passes that allocate memory do not count."""
 
     def forward() -> None:
         cache.start_forward(*next(steps))

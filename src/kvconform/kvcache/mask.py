@@ -127,9 +127,10 @@ def blocks(cells: Cells, asked: Asked, start: int, first_cell: int) -> Iterator[
     for sequence, rows in asked.batch.rows.items():
         past, run = _outside(cells.of(sequence), batch, len(rows)), consecutive(rows)
         for part, all_visible in asked.parts(rows, past):
-            if part.start < part.stop:
-                columns = _columns(past.cells[part] - first_cell)
-                yield Block(run, columns, None if all_visible else asked.visible(rows, past.positions[part]))
+            if all_visible:
+                yield from (Block(run, columns) for columns in _pieces(past.cells[part] - first_cell))
+            elif part.start < part.stop:
+                yield Block(run, _columns(past.cells[part] - first_cell), asked.visible(rows, past.positions[part]))
 
 
 def _outside(held: Held, batch: slice, rows: int) -> Held:
@@ -137,6 +138,15 @@ def _outside(held: Held, batch: slice, rows: int) -> Held:
     if int(held.cells[-1]) < batch.stop:
         return held.only(slice(0, len(held.cells) - rows))
     return held.only((held.cells < batch.start) | (held.cells >= batch.stop))
+
+
+def _pieces(columns: torch.Tensor) -> Iterator[slice | torch.Tensor]:
+    """Ascending columns as a leading run, which is filled fastest (a prompt, mostly), and the others."""
+    first = int(columns[0])
+    run = int(torch.searchsorted(columns - torch.arange(len(columns)), first, right=True))
+    yield slice(first, first + run)
+    if run < len(columns):
+        yield columns[run:]
 
 
 def _columns(columns: torch.Tensor) -> slice | torch.Tensor:
