@@ -28,8 +28,12 @@ def _moved(cache: Any, device: str) -> Any:
 
 
 def _fake_moved(cache: Any) -> Any:
-    """Move by ``empty_like``: older releases of torch ask the driver for ``.to("cuda")`` even of a fake tensor."""
-    return pytree.tree_map_only(torch.Tensor, lambda tensor: torch.empty_like(tensor, device="cuda"), cache)
+    """Move by allocating anew: torch asks the driver for some ``.to("cuda")`` and ``empty_like`` even of a fake tensor."""
+
+    def moved(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+
+    return pytree.tree_map_only(torch.Tensor, moved, cache)
 
 
 @of

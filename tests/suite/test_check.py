@@ -1,0 +1,183 @@
+"""`python -m kvconform check` on planted checks: whatever one does, every other gets its result and the record stays whole."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("xdist", reason="the suite runs in workers of pytest-xdist")
+pytest.importorskip("transformers", reason="the suite is about transformers")
+
+PLANTED = Path(__file__).parent / "planted"
+EXPECTED = {
+    "segfault": ("crash", "Segmentation fault"),
+    "hang": ("timeout", "still running at the limit of 0:00:06"),
+    "hang-holding-the-gil": ("timeout", "still running"),
+    "exit": ("crash", "without a word"),
+    "exit-zero": ("crash", "without a word"),
+    "kill": ("crash", "without a word"),
+    "system-exit": ("error", "SystemExit: 0"),
+    "pytest-exit": ("error", "may not end the run"),
+    "fixture": ("error", "fixture is broken"),
+    "teardown": ("error", "teardown is broken"),
+    "memory": ("error", "MemoryError"),
+    "unicode": ("fail", "größer als 東京 ? ?"),
+    "huge": ("fail", "more characters"),
+    "hostile": ("error", "its text cannot be had"),
+    "assert": ("fail", "arithmetic"),
+    "skips-itself": ("error", "a check may not skip itself"),
+    "importorskip": ("error", "a check may not skip itself"),
+    "xfails-itself": ("error", "xfail is forbidden"),
+    "marked-xfail": ("error", "xfail is forbidden"),
+    "marked-xpass": ("error", "xfail is forbidden"),
+    "marked-skip": ("error", "a check may not skip itself"),
+    "not-applicable": ("na", "no such class"),
+    "need-raises": ("error", "ZeroDivisionError"),
+    "claims-not-applicable": ("error", "NotApplicableError"),
+    "cuda": ("skip", "needs a CUDA device"),
+    "entered": ("pass", ""),
+    "pass": ("pass", ""),
+    "leaves-a-registration": ("pass", ""),
+    "sees-no-leak": ("pass", ""),
+}
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "kvconform", "check", "--suite", str(PLANTED), "--device", "cpu", *arguments]
+
+
+def check(*arguments):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=280, check=False)
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("record") / "record.jsonl"
+    answer = check("--subject", "native", "--timeout", "6", "--record", str(path))
+    return answer, read(path)
+
+
+def test_exit_code_says_that_checks_failed(run):
+    assert run[0].returncode == 1, run[0].stderr
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_outcome(run, name):
+    lines = [line for line in run[1] if line["kind"] == "check" and line["id"] == f"planted/{name}"]
+    assert len(lines) == 1
+    status, message = EXPECTED[name]
+    assert lines[0]["status"] == status, lines[0]
+    assert message in lines[0]["message"]
+
+
+def test_every_planned_check_has_a_start_and_an_end(run):
+    records = run[1]
+    planned = {tuple(check) for line in records if line["kind"] == "planned" for check in line["checks"]}
+    for kind in ("started", "check"):
+        assert {(line["subject"], line["id"]) for line in records if line["kind"] == kind} == planned
+    assert {check.removeprefix("planted/") for _, check in planned} == set(EXPECTED)
+
+
+def test_record_begins_with_the_cell_and_ends_with_counts(run):
+    records = run[1]
+    assert records[0]["kind"] == "cell"
+    assert records[0]["schema"] == 1
+    assert records[-1]["kind"] == "end"
+    assert records[-1]["outcome"] == "complete"
+    assert sum(records[-1]["counts"].values()) == len(EXPECTED)
+
+
+def test_messages_carry_no_machine_paths(run):
+    told = "".join(line["message"] for line in run[1] if line["kind"] == "check")
+    assert str(Path.home()) + "/" not in told
+    assert sys.prefix + "/" not in told
+
+
+def test_one_id_selects_one_check(tmp_path):
+    path = tmp_path / "r.jsonl"
+    answer = check("--subject", "native", "-k", "planted/exit", "--record", str(path))
+    assert answer.returncode == 1
+    assert [line["id"] for line in read(path) if line["kind"] == "check"] == ["planted/exit"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["-k", "planted/pas"], 3, "near: planted/pass"),
+        (["--category", "nonsense"], 3, "there are: planted"),
+        (["--subject", "no_such_module:attribute"], 2, "try: python -c"),
+        (["--subject", "os:no_such_attribute"], 2, "try: python -c"),
+        (["--subject", "os:sep"], 2, "neither a context manager nor callable"),
+        (["--subject", "nonsense"], 2, "give kvconform, native, exporter, or module:attribute"),
+        (["--expect", "torch=0.1"], 4, "expected 0.1"),
+        (["--expect", "torch"], 2, "write package=version"),
+        (["--jobs", "0"], 2, "give 1 or more"),
+        (["--timeout", "-1"], 2, "above 0"),
+        (["--nonsense"], 2, "unrecognized arguments"),
+    ],
+)
+def test_usage(arguments, code, said):
+    answer = check("--jobs", "1", *([] if "--subject" in arguments else ["--subject", "native"]), *arguments)
+    assert answer.returncode == code, answer.stderr
+    assert said in answer.stderr
+
+
+def test_subject_that_raises_is_an_error(tmp_path):
+    (tmp_path / "broken_subject.py").write_text("def register():\n    raise KeyError('boom')\n")
+    path = tmp_path / "r.jsonl"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    arguments = command("--subject", "broken_subject:register", "-k", "planted/entered", "--jobs", "1", "--record", str(path))
+    subprocess.run(arguments, env=environment, timeout=120, check=False, capture_output=True)
+    (line,) = (line for line in read(path) if line["kind"] == "check")
+    assert (line["status"], "boom" in line["message"]) == ("error", True)
+
+
+def test_list_names_ids_categories_and_explanations():
+    answer = subprocess.run(
+        [sys.executable, "-m", "kvconform", "check", "--list"], capture_output=True, text=True, timeout=120, check=False
+    )
+    rows = [line.split("\t") for line in answer.stdout.splitlines()]
+    assert answer.returncode == 0
+    assert len(rows) >= 300
+    assert all(len(row) == 3 and row[0].startswith(f"{row[1]}/") and row[2] for row in rows)
+    assert len({row[0] for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_ends_its_record(tmp_path, sent):
+    path = tmp_path / "r.jsonl"
+    arguments = command("--subject", "native", "-k", "planted/hang", "--jobs", "1", "--record", str(path))
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        _wait_for(path, '"started"')
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert read(path)[-1]["outcome"] == "interrupted"
+    assert not [line for line in read(path) if line["kind"] == "check"]
+
+
+def test_killed_run_leaves_a_start_without_an_end(tmp_path):
+    path = tmp_path / "r.jsonl"
+    arguments = command("--subject", "native", "-k", "planted/hang", "--timeout", "20", "--jobs", "1", "--record", str(path))
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        _wait_for(path, '"started"')
+        process.kill()
+    assert [line["kind"] for line in read(path)] == ["cell", "planned", "started"]
+
+
+def _wait_for(path, text):
+    for _ in range(600):
+        if path.exists() and text in path.read_text("utf-8"):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{text} never came")
