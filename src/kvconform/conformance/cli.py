@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--expect", action="append", default=[], metavar="PACKAGE=VERSION", help="refuse another version")
     made.add_argument("--list", action="store_true", help="list ids, categories and explanations, and run nothing")
     made.add_argument("--durations", type=int, default=0, metavar="N", help="print the N slowest checks")
+    made.add_argument("--quiet", action="store_true", help="print no summary")
     # The suite's own tests put planted checks in a folder of theirs.
     made.add_argument("--suite", type=Path, default=SUITE, help=argparse.SUPPRESS)
     return made
@@ -118,13 +119,18 @@ def _run(options: argparse.Namespace, subjects: list[str], environment: Environm
     _calm_environment()
     with tempfile.TemporaryDirectory(prefix="kvconform-") as faults:
         controller = Controller(recorder, Path(faults))
-        code = pytest.main(
-            _arguments(options, subjects, environment.device, faults), plugins=[controller, summary.Progress(recorder)]
-        )
+        arguments = _arguments(options, subjects, environment.device, faults)
+        try:
+            code = pytest.main(arguments, plugins=[controller, summary.Progress(recorder)])
+        except KeyboardInterrupt:
+            # Ctrl-C outside pytest's own loop, or a second one while the workers are being stopped.
+            controller.interrupted, code = True, pytest.ExitCode.INTERRUPTED
+            recorder.end("interrupted")
     interrupted = controller.interrupted or code == pytest.ExitCode.INTERRUPTED and not controller.problems
     broken = bool(controller.problems)
     recorder.end("interrupted" if interrupted or broken else "complete")
-    summary.show(recorder, environment, options.durations)
+    if not options.quiet:
+        summary.show(recorder, environment, options.durations)
     if interrupted:
         return _complain("interrupted; the record holds what had finished", INTERRUPTED)
     if broken:

@@ -9,7 +9,7 @@ import torch
 
 from kvconform.checks import shapes, trees
 from kvconform.checks.caches import BY_NAME
-from kvconform.checks.errors import ExpectationError, expect, expect_equal
+from kvconform.checks.errors import ExpectationError, expect_equal
 from kvconform.checks.exporting import expect_exportable, expect_program_equals_eager, export
 from kvconform.checks.modules import stored
 from kvconform.checks.needs import Need, has, lookup
@@ -85,13 +85,13 @@ def test_flat_dynamic_shapes(registered: object) -> None:
     expect_equal("the structure of the dynamic shapes", mirrored, flat)
 
 
-@needs(has("transformers.integrations.executorch:TorchExportableModuleWithStaticCache"))
-@pytest.mark.parametrize("dynamic", [False, True], ids=["eager-generate", "twice"])
-def test_executorch_static_cache(registered: object, dynamic: bool) -> None:
-    """The ExecuTorch recipe still works inside the context: exported static-cache decoding equals eager greedy decoding for 16 tokens."""
+@needs(has("transformers.integrations.executorch:convert_and_export_with_cache"))
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+def test_executorch_static_cache(registered: object, times: int) -> None:
+    """The ExecuTorch recipe works inside the context, and again: exported static-cache decoding equals eager decoding for 16 tokens."""
     trees.expect_registered(BY_NAME["dynamic-two-layers"].build())
     prompt = tokens(1, 4)
-    for _ in range(2 if dynamic else 1):
+    for _ in range(times):
         got = _exported_generation(prompt)
         expect_equal("the generated tokens", got, _eager_generation(prompt), "ExecuTorch recipe, static cache of 32")
 
@@ -106,31 +106,36 @@ def _eager_generation(prompt: torch.Tensor) -> list[int]:
 
 
 def _exported_generation(prompt: torch.Tensor) -> list[int]:
-    """Greedy decoding a token at a time through the exported module that keeps its static cache in buffers."""
-    from transformers import GenerationConfig
-
-    recipe = lookup("transformers.integrations.executorch:TorchExportableModuleWithStaticCache")
-    model = DECODERS[0].build()
-    sizes = {"batch_size": 1, "max_cache_len": 32, "device": "cpu"}
-    model.generation_config = GenerationConfig(use_cache=True, cache_implementation="static", max_length=32, cache_config=sizes)
-    module = _make(recipe, model)
-    first = {"input_ids": prompt[:, :1], "cache_position": torch.tensor([0])}
-    with torch.no_grad():
-        program = torch.export.export(module, (), kwargs=first, strict=False)
+    """Greedy decoding a token at a time through the exported module, which keeps its static cache in buffers."""
+    program = _exported_recipe()
     runnable = program.module()
     ids = prompt
     for position in range(prompt.shape[1] + GENERATED - 1):
-        logits = runnable(input_ids=ids[:, position : position + 1], cache_position=torch.tensor([position]))
+        logits = _call(runnable, program.example_inputs, ids[:, position : position + 1], torch.tensor([position]))
         if position + 1 >= prompt.shape[1]:
             ids = torch.cat([ids, logits[:, -1].argmax(-1, keepdim=True)], dim=1)
-    expect(ids.shape[1] == prompt.shape[1] + GENERATED, "too few tokens were generated")
+    expect_equal("the number of tokens", ids.shape[1], prompt.shape[1] + GENERATED)
     return ids[0].tolist()  # type: ignore[no-any-return]
 
 
-def _make(recipe: Any, model: Any) -> Any:
-    """The recipe's module; newer releases take the sizes as arguments instead of from the generation configuration."""
-    import inspect
+def _exported_recipe() -> Any:
+    """The program that the documented function of this release makes."""
+    from transformers import GenerationConfig
 
-    accepted = inspect.signature(recipe).parameters
-    sizes = {"batch_size": 1, "max_cache_len": 32, "device": torch.device("cpu")}
-    return recipe(model, **{name: value for name, value in sizes.items() if name in accepted})
+    model = DECODERS[0].build()
+    model.config.architectures = ["LlamaForCausalLM"]
+    sizes = {"batch_size": 1, "max_cache_len": 32, "device": "cpu"}
+    model.generation_config = GenerationConfig(use_cache=True, cache_implementation="static", max_length=32, cache_config=sizes)
+    try:
+        return lookup("transformers.integrations.executorch:convert_and_export_with_cache")(model)
+    except Exception as error:
+        raise ExpectationError(f"the recipe raised {type(error).__name__}: {' '.join(str(error).split())[:500]}") from error
+    finally:
+        torch._dynamo.reset()
+
+
+def _call(runnable: Any, example: Any, ids: torch.Tensor, position: torch.Tensor) -> Any:
+    """Call as the program was exported: by position, by name, or half and half, as the release does."""
+    positional = len(example[0])
+    names = dict(list({"input_ids": ids, "cache_position": position}.items())[positional:])
+    return runnable(*(ids, position)[:positional], **names)
