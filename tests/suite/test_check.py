@@ -1,4 +1,7 @@
-"""`python -m kvconform check` on planted checks: whatever one does, every other gets its result and the record stays whole."""
+"""`python -m kvconform check` on planted checks: whatever one does.
+
+Every other gets its result and the record stays whole.
+"""
 
 import json
 import os
@@ -135,7 +138,9 @@ def test_subject_that_raises_is_an_error(tmp_path):
     (tmp_path / "broken_subject.py").write_text("def register():\n    raise KeyError('boom')\n")
     path = tmp_path / "r.jsonl"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    arguments = command("--subject", "broken_subject:register", "-k", "planted/entered", "--jobs", "1", "--record", str(path))
+    arguments = command(
+        "--subject", "broken_subject:register", "-k", "planted/entered", "--jobs", "1", "--record", str(path)
+    )
     subprocess.run(arguments, env=environment, timeout=120, check=False, capture_output=True)
     (line,) = (line for line in read(path) if line["kind"] == "check")
     assert (line["status"], "boom" in line["message"]) == ("error", True)
@@ -168,7 +173,9 @@ def test_interrupted_run_ends_its_record(tmp_path, sent):
 
 def test_killed_run_leaves_a_start_without_an_end(tmp_path):
     path = tmp_path / "r.jsonl"
-    arguments = command("--subject", "native", "-k", "planted/hang", "--timeout", "20", "--jobs", "1", "--record", str(path))
+    arguments = command(
+        "--subject", "native", "-k", "planted/hang", "--timeout", "20", "--jobs", "1", "--record", str(path)
+    )
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         _wait_for(path, '"started"')
         process.kill()

@@ -1,4 +1,7 @@
-"""Checks of saved programs: they load without unsafe unpickling, in this process and in a fresh one, and compute the same."""
+"""Checks of saved programs: they load without unsafe unpickling, in this process and in a fresh one.
+
+And compute the same.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ def expect_loads(path: Path, where: str = "") -> torch.export.ExportedProgram:
         try:
             program = torch.export.load(str(path))
         except Exception as error:
-            raise ExpectationError(f"torch.export.load raised {_one_line(error)}, expected a program [{where}]") from error
+            raise ExpectationError(
+                f"torch.export.load raised {_one_line(error)}, expected a program [{where}]"
+            ) from error
     told = [str(one.message) for one in caught] + logged
     unsafe = [text.splitlines()[0][:200] for text in told if any(word in text for word in _UNSAFE)]
     expect_equal("warnings about unsafe unpickling", unsafe, [], where)
@@ -56,7 +61,11 @@ class _watched_log:  # noqa: N801 - used as a function
                 messages.append(record.getMessage())
 
         self.handler = Handler(level=logging.WARNING)
-        self.loggers = [logging.getLogger("torch"), logging.getLogger("torch.export"), logging.getLogger("torch._export")]
+        self.loggers = [
+            logging.getLogger("torch"),
+            logging.getLogger("torch.export"),
+            logging.getLogger("torch._export"),
+        ]
         for logger in self.loggers:
             logger.addHandler(self.handler)
         return self.messages
@@ -82,12 +91,14 @@ with resolve(subject).activate():
 """
 
 
-def run_in_fresh_process(subject: str, recipe: str, batch: int, length: int, archive: Path, where: str = "") -> list[Any]:
+def run_in_fresh_process(  # noqa: PLR0913, PLR0917 - a builder or check of many settings
+    subject: str, recipe: str, batch: int, length: int, archive: Path, where: str = ""
+) -> list[Any]:
     """Load and run an archive in a process that knows nothing of this one, and return the leaves of its result."""
     __tracebackhide__ = True
     result = archive.with_suffix(".result")
     command = [sys.executable, "-c", _FRESH, subject, recipe, str(batch), str(length), str(archive), str(result)]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=220, check=False)  # noqa: S603 - arguments are ours
     last = (answer.stderr.strip().splitlines() or ["(no message)"])[-1]
     expect(answer.returncode == 0, f"loading and running in a fresh process raised {last[:600]}", where)
     leaves: list[Any] = torch.load(result)

@@ -1,6 +1,7 @@
 """Asks a cache everything it can be asked, whatever the release calls it, and does to it everything that can be done.
 
-Signatures changed often (``crop`` took a length before 5.15 and a count to remove since; ``get_mask_sizes`` takes positions before 5.4, a
+Signatures changed often (``crop`` took a length before 5.15 and a count to remove since; ``get_mask_sizes`` takes
+positions before 5.4, a
 query length since; ``update`` took ``cache_kwargs`` before 5.4): they are read, never inferred from a version.
 """
 
@@ -29,7 +30,9 @@ _PROPERTIES = (
 )
 
 
-def states(batch: int, heads: int, tokens: int, width: int, *, seed: int = 0, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def states(
+    batch: int, heads: int, tokens: int, width: int, *, seed: int = 0, **options: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys and values of shape ``(batch, heads, tokens, width)``, the same for the same seed."""
     generator = torch.Generator().manual_seed(1000 + seed)
     keys = torch.randn(batch, heads, tokens, width, generator=generator)
@@ -65,7 +68,10 @@ def append(cache: Any, keys: torch.Tensor, values: torch.Tensor, layer: int, sta
 
 
 def _window(cache: Any, layer: int) -> int | None:
-    """The window that a model on the list path passes with a sliding layer's states: the length of that layer's tensors."""
+    """The window that a model on the list path passes with a sliding layer's states.
+
+    The length of that layer's tensors.
+    """
     sliding = cache.__dict__.get("is_sliding")
     if sliding is None or not bool(sliding[layer]):
         return None
@@ -131,7 +137,11 @@ def _changes(cache: Any, layers: int) -> dict[str, Callable[[Any], Any]]:
         def change(copied: Any) -> Any:
             results: dict[str, Any] = {}
             for layer in which:
-                _ask(results, f"[{layer}]", lambda layer=layer: extend(copied, layer, tokens, (batch, heads, width), options))  # type: ignore[misc]
+                _ask(
+                    results,
+                    f"[{layer}]",
+                    lambda layer=layer: extend(copied, layer, tokens, (batch, heads, width), options),
+                )  # type: ignore[misc]
             return results
 
         return change
@@ -152,7 +162,10 @@ def _changes(cache: Any, layers: int) -> dict[str, Callable[[Any], Any]]:
 
 
 def extend(cache: Any, layer: int, tokens: int, sizes: tuple[int, int, int], options: dict[str, Any]) -> Any:
-    """Append new tokens to one layer, of the self-attention part where there are two, and to its linear states where it has them."""
+    """Append new tokens to one layer, of the self-attention part where there are two.
+
+    And to its linear states where it has them.
+    """
     part = getattr(cache, "self_attention_cache", cache)
     batch, heads, width = sizes
     keys, values = states(batch, heads, tokens, width, seed=50 + layer, **options)
@@ -167,7 +180,9 @@ def _extend_linear(cache: Any, layer: int, name: str) -> Any:
     """Write a linear-attention state one larger than the one there is; ``None`` where the layer has none."""
     held = getattr(cache.__dict__.get("layers", [None] * (layer + 1))[layer], f"{name}_states", None)
     # One tensor before 5.14, a list or mapping of them since.
-    state = next(iter(held.values() if isinstance(held, dict) else held), None) if isinstance(held, (dict, list)) else held
+    state = (
+        next(iter(held.values() if isinstance(held, dict) else held), None) if isinstance(held, (dict, list)) else held
+    )
     if not isinstance(state, torch.Tensor):
         return None
     return getattr(cache, f"update_{name}_state")(state + 1, layer)

@@ -1,6 +1,7 @@
 """Example caches, each built through transformers' public constructors and ``update``, never by a subject's helper.
 
-A recipe builds the same structure at any batch size and length, so that checks can compare two lengths or try unseen ones.
+A recipe builds the same structure at any batch size and length, so that checks can compare two lengths or try unseen
+ones.
 Sizes: 2 key heads, 8 wide, a window of 4, static caches of 12 positions.
 """
 
@@ -22,7 +23,7 @@ HEADS, WIDTH, WINDOW, MAXIMUM = 2, 8, 4, 12
 class Builder(Protocol):
     """Builds a cache at a batch size and length, of a type, on a device."""
 
-    def __call__(self, batch: int, length: int, dtype: torch.dtype, device: str) -> Any: ...
+    def __call__(self, batch: int, length: int, dtype: torch.dtype, device: str) -> Any: ...  # noqa: D102 - a protocol
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def config(layers: int = 2, *, window: int | None = None, types: list[str] | Non
     return made
 
 
-def fill(cache: Any, batch: int, length: int, layers: list[int], dtype: torch.dtype, device: str, step: int | None = None) -> Any:
+def fill(  # noqa: PLR0913, PLR0917 - a builder or check of many settings
+    cache: Any, batch: int, length: int, layers: list[int], dtype: torch.dtype, device: str, step: int | None = None
+) -> Any:
     """Append ``length`` tokens to the given layers, at once or ``step`` at a time."""
     for layer in layers:
         keys, values = states(batch, HEADS, length, WIDTH, seed=layer, dtype=dtype, device=torch.device(device))
@@ -84,7 +87,7 @@ def fill(cache: Any, batch: int, length: int, layers: list[int], dtype: torch.dt
     return cache
 
 
-def _dynamic(batch: int, length: int, dtype: torch.dtype, device: str, *, layers: int, step: int | None = None) -> Any:
+def _dynamic(batch: int, length: int, dtype: torch.dtype, device: str, *, layers: int, step: int | None = None) -> Any:  # noqa: PLR0913 - a builder or check of many settings
     return fill(lookup("transformers.cache_utils:DynamicCache")(), batch, length, [*range(layers)], dtype, device, step)
 
 
@@ -108,8 +111,15 @@ def _reordered(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
     return cache
 
 
-def _configured(
-    batch: int, length: int, dtype: torch.dtype, device: str, *, make: Callable[[], Any], layers: int = 2, step: int | None = None
+def _configured(  # noqa: PLR0913 - a builder or check of many settings
+    batch: int,
+    length: int,
+    dtype: torch.dtype,
+    device: str,
+    *,
+    make: Callable[[], Any],
+    layers: int = 2,
+    step: int | None = None,
 ) -> Any:
     """A DynamicCache that was given a configuration."""
     cache = lookup("transformers.cache_utils:DynamicCache")(config=make())
@@ -120,7 +130,15 @@ def _unfilled(batch: int, length: int, dtype: torch.dtype, device: str, *, make:
     return lookup("transformers.cache_utils:DynamicCache")(config=make())
 
 
-def static(batch: int, length: int, dtype: torch.dtype, device: str, *, name: str = "StaticCache", make: Callable[[], Any] = config) -> Any:
+def static(  # noqa: PLR0913 - a builder or check of many settings
+    batch: int,
+    length: int,
+    dtype: torch.dtype,
+    device: str,
+    *,
+    name: str = "StaticCache",
+    make: Callable[[], Any] = config,
+) -> Any:
     """A cache with preallocated tensors; older releases want every size when it is made, newer ones ignore those."""
     made = make()
     cls = lookup(f"transformers.cache_utils:{name}")
@@ -135,7 +153,9 @@ def _early(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:  # 
     return cache
 
 
-def _encoder_decoder(batch: int, length: int, dtype: torch.dtype, device: str, *, part: Callable[..., Any], crossed: bool = True) -> Any:
+def _encoder_decoder(  # noqa: PLR0913 - a builder or check of many settings
+    batch: int, length: int, dtype: torch.dtype, device: str, *, part: Callable[..., Any], crossed: bool = True
+) -> Any:
     itself = part(batch, length, dtype, device)
     cross = _dynamic(batch, 6, dtype, device, layers=2) if crossed else _empty(batch, 0, dtype, device)
     cache = lookup("transformers.cache_utils:EncoderDecoderCache")(itself, cross)
@@ -180,12 +200,17 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("dynamic-token-by-token", "DynamicCache, filled a token at a time", _part(_dynamic, layers=2, step=1)),
     Recipe("dynamic-one-token", "DynamicCache of one token", _part(_dynamic, layers=2), length=1),
     Recipe("dynamic-empty", "DynamicCache that nothing was written to", _empty, length=0, grows=False),
-    Recipe("dynamic-first-layer-skipped", "DynamicCache with layer 1 written and layer 0 not", _part(_skipped, written=[1])),
+    Recipe(
+        "dynamic-first-layer-skipped", "DynamicCache with layer 1 written and layer 0 not", _part(_skipped, written=[1])
+    ),
     Recipe("dynamic-middle-layer-skipped", "DynamicCache with layers 0 and 2 written", _part(_skipped, written=[0, 2])),
     Recipe("dynamic-cropped", "DynamicCache after crop", _cropped),
     Recipe("dynamic-reordered", "DynamicCache after reorder_cache", _reordered),
     Recipe(
-        "dynamic-configured", "DynamicCache made from a configuration", _part(_configured, make=config), needs=(_DYNAMIC_SLIDING,)
+        "dynamic-configured",
+        "DynamicCache made from a configuration",
+        _part(_configured, make=config),
+        needs=(_DYNAMIC_SLIDING,),
     ),
     Recipe(
         "dynamic-configured-unfilled",
@@ -195,12 +220,33 @@ RECIPES: tuple[Recipe, ...] = (
         needs=(_DYNAMIC_SLIDING,),
         grows=False,
     ),
-    Recipe("sliding-below", "sliding window 4, after 2 tokens", _part(_configured, make=_sliding), 2, (_DYNAMIC_SLIDING,)),
     Recipe(
-        "sliding-one-below", "sliding window 4, after 3 tokens", _part(_configured, make=_sliding), 3, (_DYNAMIC_SLIDING,), grows=False
+        "sliding-below", "sliding window 4, after 2 tokens", _part(_configured, make=_sliding), 2, (_DYNAMIC_SLIDING,)
     ),
-    Recipe("sliding-at", "sliding window 4, after 4 tokens", _part(_configured, make=_sliding), 4, (_DYNAMIC_SLIDING,), grows=False),
-    Recipe("sliding-past", "sliding window 4, after 9 tokens", _part(_configured, make=_sliding), 9, (_DYNAMIC_SLIDING,), grows=False),
+    Recipe(
+        "sliding-one-below",
+        "sliding window 4, after 3 tokens",
+        _part(_configured, make=_sliding),
+        3,
+        (_DYNAMIC_SLIDING,),
+        grows=False,
+    ),
+    Recipe(
+        "sliding-at",
+        "sliding window 4, after 4 tokens",
+        _part(_configured, make=_sliding),
+        4,
+        (_DYNAMIC_SLIDING,),
+        grows=False,
+    ),
+    Recipe(
+        "sliding-past",
+        "sliding window 4, after 9 tokens",
+        _part(_configured, make=_sliding),
+        9,
+        (_DYNAMIC_SLIDING,),
+        grows=False,
+    ),
     Recipe(
         "sliding-past-token-by-token",
         "sliding window 4, after 9 single tokens",
@@ -210,7 +256,11 @@ RECIPES: tuple[Recipe, ...] = (
         grows=False,
     ),
     Recipe(
-        "mixed-below", "sliding, full, sliding; window 4, after 2 tokens", _part(_configured, make=_mixed, layers=3), 2, (_DYNAMIC_SLIDING,)
+        "mixed-below",
+        "sliding, full, sliding; window 4, after 2 tokens",
+        _part(_configured, make=_mixed, layers=3),
+        2,
+        (_DYNAMIC_SLIDING,),
     ),
     Recipe(
         "mixed-past",
@@ -239,7 +289,12 @@ RECIPES: tuple[Recipe, ...] = (
         grows=False,
     ),
     Recipe(
-        "static-mixed-past", "StaticCache, sliding, full, sliding; after 9 tokens", _part(static, make=_mixed), 9, (_DYNAMIC_SLIDING,), grows=False
+        "static-mixed-past",
+        "StaticCache, sliding, full, sliding; after 9 tokens",
+        _part(static, make=_mixed),
+        9,
+        (_DYNAMIC_SLIDING,),
+        grows=False,
     ),
     Recipe(
         "sliding-window-cache",
@@ -257,14 +312,29 @@ RECIPES: tuple[Recipe, ...] = (
         (cache_class("HybridCache"),),
         grows=False,
     ),
-    Recipe("encoder-decoder", "EncoderDecoderCache of two DynamicCaches", _part(_encoder_decoder, part=_part(_dynamic, layers=2))),
+    Recipe(
+        "encoder-decoder",
+        "EncoderDecoderCache of two DynamicCaches",
+        _part(_encoder_decoder, part=_part(_dynamic, layers=2)),
+    ),
     Recipe(
         "encoder-decoder-not-crossed",
         "EncoderDecoderCache before cross attention was written",
         _part(_encoder_decoder, part=_part(_dynamic, layers=2), crossed=False),
     ),
-    Recipe("encoder-decoder-empty", "EncoderDecoderCache that nothing was written to", _part(_encoder_decoder, part=_empty, crossed=False), 0, grows=False),
-    Recipe("encoder-decoder-static", "EncoderDecoderCache of a StaticCache and a DynamicCache", _part(_encoder_decoder, part=static), grows=False),
+    Recipe(
+        "encoder-decoder-empty",
+        "EncoderDecoderCache that nothing was written to",
+        _part(_encoder_decoder, part=_empty, crossed=False),
+        0,
+        grows=False,
+    ),
+    Recipe(
+        "encoder-decoder-static",
+        "EncoderDecoderCache of a StaticCache and a DynamicCache",
+        _part(_encoder_decoder, part=static),
+        grows=False,
+    ),
     Recipe(
         "linear-attention",
         "DynamicCache, linear and full attention",

@@ -31,7 +31,10 @@ def expect_exportable(
 def export(
     module: torch.nn.Module, args: Inputs, dynamic_shapes: Any = None, *, strict: bool = False, where: str = ""
 ) -> torch.export.ExportedProgram:
-    """Export a copy of the inputs (tracing may change them); whatever ``torch.export`` raises is a failed expectation."""
+    """Export a copy of the inputs (tracing may change them).
+
+    Whatever ``torch.export`` raises is a failed expectation.
+    """
     __tracebackhide__ = True
     try:
         return torch.export.export(module, copy.deepcopy(args), dynamic_shapes=dynamic_shapes, strict=strict)
@@ -44,7 +47,9 @@ def export(
 
 
 def expect_program_equals_eager(program: Any, module: torch.nn.Module, args: Inputs, *, where: str = "") -> Any:
-    """Prove that a program gives what the module gives, and leaves in its inputs what the module leaves; return its result.
+    """Prove that a program gives what the module gives, and leaves in its inputs what the module leaves.
+
+    Return its result.
 
     A returned cache is compared whole: tensors, classes, windows and counters.
     """
@@ -52,7 +57,11 @@ def expect_program_equals_eager(program: Any, module: torch.nn.Module, args: Inp
     expected_args, got_args = copy.deepcopy(args), copy.deepcopy(args)
     expected = module(*expected_args)
     got = run(program, got_args, where)
-    expect_no_differences(differences(essence(observe(got)), essence(observe(expected)), TOLERANCE), "the program's result differs from eager", where)
+    expect_no_differences(
+        differences(essence(observe(got)), essence(observe(expected)), TOLERANCE),
+        "the program's result differs from eager",
+        where,
+    )
     return got
 
 
@@ -60,7 +69,9 @@ def run(program: Any, args: Inputs, where: str = "") -> Any:
     """Run an exported program; whatever it raises is a failed expectation."""
     __tracebackhide__ = True
     try:
-        runnable = program.module() if hasattr(program, "module") and not isinstance(program, torch.nn.Module) else program
+        runnable = (
+            program.module() if hasattr(program, "module") and not isinstance(program, torch.nn.Module) else program
+        )
         return runnable(*args)
     except Exception as error:
         raise ExpectationError(f"the program raised {_one_line(error)}, expected a result [{where}]") from error
@@ -77,7 +88,11 @@ def expect_symbolic_exactly(program: torch.export.ExportedProgram, shapes: Any, 
             continue
         symbolic = [dim for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt)]
         dims = sorted(dim for dim, ask in (wanted or {}).items() if ask is not None)
-        expect(symbolic == dims, f"input {index} of shape {list(value.shape)} is symbolic in {symbolic}, expected {dims}", where)
+        expect(
+            symbolic == dims,
+            f"input {index} of shape {list(value.shape)} is symbolic in {symbolic}, expected {dims}",
+            where,
+        )
 
 
 def _user_inputs(program: torch.export.ExportedProgram) -> list[Any]:
@@ -89,12 +104,19 @@ def _user_inputs(program: torch.export.ExportedProgram) -> list[Any]:
     return [node for node, kind in zip(placeholders, kinds, strict=True) if kind == InputKind.USER_INPUT]
 
 
-def expect_decodes(
-    program: Any, module: torch.nn.Module, args: Inputs, feed: Callable[[int], torch.Tensor], *, steps: int = 8, where: str = ""
+def expect_decodes(  # noqa: PLR0913 - a builder or check of many settings
+    program: Any,
+    module: torch.nn.Module,
+    args: Inputs,
+    feed: Callable[[int], torch.Tensor],
+    *,
+    steps: int = 8,
+    where: str = "",
 ) -> None:
     """Prove that ``steps`` steps through one program, each fed the cache that the one before returned, equal eager.
 
-    ``args`` are ``(x, cache, position)``; ``feed(step)`` gives the next ``x``. Caches are compared whole after every step, so a sliding
+    ``args`` are ``(x, cache, position)``; ``feed(step)`` gives the next ``x``. Caches are compared whole after every
+    step, so a sliding
     cache that grows past its window, or a counter that stands still, is seen although the results may agree.
     """
     __tracebackhide__ = True
@@ -106,8 +128,16 @@ def expect_decodes(
         expected, eager = module(x, eager, place)
         now = f"{where}, step {step + 1} of {steps}"
         got, exported = run(runnable, (x, exported, place), now)
-        expect_no_differences(differences(essence(observe(got)), essence(observe(expected)), TOLERANCE), "the result of a step differs from eager", now)
-        expect_no_differences(differences(essence(observe(exported)), essence(observe(eager)), TOLERANCE), "the returned cache differs from eager", now)
+        expect_no_differences(
+            differences(essence(observe(got)), essence(observe(expected)), TOLERANCE),
+            "the result of a step differs from eager",
+            now,
+        )
+        expect_no_differences(
+            differences(essence(observe(exported)), essence(observe(eager)), TOLERANCE),
+            "the returned cache differs from eager",
+            now,
+        )
 
 
 def leaves_of(value: Any) -> list[torch.Tensor]:

@@ -52,7 +52,10 @@ def has(path: str) -> Need:
 
 
 def cache_class(name: str) -> Need:
-    """The release has a class of that name in ``transformers.cache_utils``; an alias of another class does not count."""
+    """The release has a class of that name in ``transformers.cache_utils``.
+
+    An alias of another class does not count.
+    """
 
     def met() -> bool:
         found = lookup(f"transformers.cache_utils:{name}")

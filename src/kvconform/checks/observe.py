@@ -1,6 +1,7 @@
 """Reads everything that is in a cache, so that what a round trip loses cannot go unseen.
 
-Nothing here knows a cache class: the reader walks ``__dict__``, lists, tuples, sets and mappings of whatever it is given, on the list path and
+Nothing here knows a cache class: the reader walks ``__dict__``, lists, tuples, sets and mappings of whatever it is
+given, on the list path and
 on the layers path alike. That makes it an oracle which shares no assumption with the registration it judges.
 """
 
@@ -30,9 +31,12 @@ class Difference:
 
 
 def observe(value: Any) -> dict[str, Any]:
-    """Every atom reachable from ``value``, by path: ``{".layers[0].keys": tensor, ".layers[0].cumulative_length": 9, ...}``.
+    """Every atom reachable from ``value``, by path: ``{".layers[0].keys": tensor.
 
-    Classes of objects and containers appear under ``path (class)``; something met twice is a reference to its first path.
+    ".layers[0].cumulative_length": 9, ...}``.
+
+    Classes of objects and containers appear under ``path (class)``; something met twice is a reference to its first
+    path.
     """
     atoms: dict[str, Any] = {}
     _walk(value, "", atoms, {})
@@ -91,11 +95,18 @@ def essence(atoms: dict[str, Any]) -> dict[str, Any]:
 
     A program's result is judged by this: what a registration loses of the rest is told once, by the round-trip checks.
     """
-    return {path: atom for path, atom in atoms.items() if not (isinstance(atom, str) and atom.startswith(("class ", "function ")))}
+    return {
+        path: atom
+        for path, atom in atoms.items()
+        if not (isinstance(atom, str) and atom.startswith(("class ", "function ")))
+    }
 
 
 def differences(got: dict[str, Any], expected: dict[str, Any], tolerance: float = 0.0) -> list[Difference]:
-    """Where two observations differ: lost, added and changed atoms, in order of path; floats may differ by ``tolerance``."""
+    """Where two observations differ: lost, added and changed atoms, in order of path.
+
+    Floats may differ by ``tolerance``.
+    """
     found = []
     for path in sorted({*got, *expected}):
         if path not in got:
@@ -108,16 +119,28 @@ def differences(got: dict[str, Any], expected: dict[str, Any], tolerance: float 
 
 
 def same(got: Any, expected: Any, tolerance: float = 0.0) -> bool:
-    """Whether two atoms are equal in type and value; tensors in dtype, device, shape and every element (NaN equals NaN)."""
+    """Whether two atoms are equal in type and value; tensors in dtype, device.
+
+    Shape and every element (NaN equals NaN).
+    """
     if isinstance(expected, torch.Tensor) or isinstance(got, torch.Tensor):
-        return isinstance(got, torch.Tensor) and isinstance(expected, torch.Tensor) and _same_tensor(got, expected, tolerance)
+        return (
+            isinstance(got, torch.Tensor)
+            and isinstance(expected, torch.Tensor)
+            and _same_tensor(got, expected, tolerance)
+        )
     if type(got) is not type(expected):
         return False
     return bool(got == expected)
 
 
 def _same_tensor(got: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
-    if (got.dtype, got.device, got.shape, got.layout) != (expected.dtype, expected.device, expected.shape, expected.layout):
+    if (got.dtype, got.device, got.shape, got.layout) != (
+        expected.dtype,
+        expected.device,
+        expected.shape,
+        expected.layout,
+    ):
         return False
     if got is expected or _is_fake(got) or _is_fake(expected):
         return True
@@ -143,7 +166,12 @@ def describe(value: Any, beside: Any = None) -> str:
         return name
     if value.dim() == 0:
         return f"{name} {value.item()}"
-    if isinstance(beside, torch.Tensor) and beside.shape == value.shape and not _is_fake(beside) and beside.dtype == value.dtype:
+    if (
+        isinstance(beside, torch.Tensor)
+        and beside.shape == value.shape
+        and not _is_fake(beside)
+        and beside.dtype == value.dtype
+    ):
         unequal = (value != beside).nonzero()
         if len(unequal):
             place = tuple(unequal[0].tolist())

@@ -46,5 +46,7 @@ def patch_snapshot() -> PatchSnapshot:
             if isinstance(value, (types.FunctionType, type)):
                 entries[f"{name}.{attribute}"] = value
             if isinstance(value, type) and value.__module__ == name:
-                entries.update({f"{name}.{attribute}.{key}": member for key, member in vars(value).items() if callable(member)})
+                entries.update(
+                    {f"{name}.{attribute}.{key}": member for key, member in vars(value).items() if callable(member)}
+                )
     return PatchSnapshot(entries)

@@ -1,7 +1,9 @@
 """Reads, compares and restores every table where torch keeps pytree nodes.
 
-Independent of ``kvconform.pytree`` on purpose: the suite judges that module too. Tables: ``torch.utils._pytree`` (nodes, two
-serialized-name tables, constants, the queue that is replayed when ``torch.utils._cxx_pytree`` is imported), ``torch.fx._pytree``,
+Independent of ``kvconform.pytree`` on purpose: the suite judges that module too. Tables: ``torch.utils._pytree``
+(nodes, two
+serialized-name tables, constants, the queue that is replayed when ``torch.utils._cxx_pytree`` is imported),
+``torch.fx._pytree``,
 optree's C++ registry where it is loaded, and ``torch.serialization``'s safe globals.
 """
 
@@ -72,7 +74,8 @@ def expect_registry_unchanged(before: RegistrySnapshot, where: str = "", *, safe
 def restore_registry(snapshot: RegistrySnapshot, *, keep_model_outputs: bool = True) -> RegistrySnapshot:
     """Put every table back and return what is in force now.
 
-    ModelOutput classes register themselves when a modelling module is imported, once a process: dropping them would break every
+    ModelOutput classes register themselves when a modelling module is imported, once a process: dropping them would
+    break every
     later use of that module, so new ones are kept and belong to the returned snapshot.
     """
     kept = _new_model_outputs(snapshot) if keep_model_outputs else set()
@@ -112,7 +115,9 @@ def _new_model_outputs(snapshot: RegistrySnapshot) -> set[type]:
     before = snapshot.tables["torch.utils._pytree.SUPPORTED_NODES"]
     if generic is None:
         return set()
-    return {cls for cls in nodes if cls not in before and isinstance(cls, type) and issubclass(cls, generic.ModelOutput)}
+    return {
+        cls for cls in nodes if cls not in before and isinstance(cls, type) and issubclass(cls, generic.ModelOutput)
+    }
 
 
 def _belongs_to(key: Any, value: Any, classes: set[type]) -> bool:
@@ -136,7 +141,7 @@ def _restore_table(table: Any, before: Any, kept: set[type]) -> None:
 
 
 def _optree_table() -> dict[Any, Any] | None:
-    """optree's registry, if optree is loaded and torch uses it; its keys are classes or (namespace, class) pairs."""
+    """Optree's registry, if optree is loaded and torch uses it; its keys are classes or (namespace, class) pairs."""
     registry = sys.modules.get("optree.registry")
     if registry is None or "torch.utils._cxx_pytree" not in sys.modules:
         return None

@@ -1,6 +1,7 @@
 """Dynamic shapes of a registered cache, derived from the subject's own registration.
 
-``torch.export`` wants, for a registered class, a list that mirrors what its flatten function returns. Which dimensions vary is not assumed either:
+``torch.export`` wants, for a registered class, a list that mirrors what its flatten function returns. Which
+dimensions vary is not assumed either:
 the same structure built at another batch size and another length is flattened and compared.
 """
 
@@ -26,9 +27,12 @@ class Dims:
 
 
 def named(longest: int = 1024) -> Dims:
-    """Named dimensions, as the documentation of ``torch.export`` has them; ``longest`` is the longest cache to allow for.
+    """Named dimensions, as the documentation of ``torch.export`` has them.
 
-    Slicing at a window is specialised to one side of it, so a cache below its window cannot be asked for lengths past it.
+    ``longest`` is the longest cache to allow for.
+
+    Slicing at a window is specialised to one side of it, so a cache below its window cannot be asked for lengths past
+    it.
     """
     return Dims(torch.export.Dim("batch", min=2, max=64), torch.export.Dim("length", min=2, max=longest), _hint("AUTO"))
 
@@ -55,7 +59,10 @@ def dynamic_shapes(build: Build, batch: int, length: int, dims: Dims) -> Any:
 
 
 def varying(shape: Any) -> list[Any]:
-    """The leaves of a result of :func:`dynamic_shapes`, in order: a mapping of dimensions, or what stands for an int."""
+    """The leaves of a result of :func:`dynamic_shapes`, in order: a mapping of dimensions.
+
+    Or what stands for an int.
+    """
     if isinstance(shape, (list, tuple)):
         return [leaf for part in shape for leaf in varying(part)]
     if isinstance(shape, dict) and not all(isinstance(key, int) for key in shape):

@@ -22,7 +22,10 @@ _LIST_PATH = re.compile(r"(?:\._buffers\[')?\.?(?P<kind>key|value)_cache[\[_](?P
 
 
 def expect_registered(value: Any, where: str = "") -> None:
-    """Prove that the very class of ``value`` is a pytree node (a node for a base class does not count: torch looks up exact types)."""
+    """Prove that the very class of ``value`` is a pytree node (a node for a base class does not count.
+
+    Torch looks up exact types).
+    """
     __tracebackhide__ = True
     expect(type(value) in pytree.SUPPORTED_NODES, f"{type(value).__name__} is not registered as a pytree node", where)
 
@@ -47,7 +50,8 @@ def round_trip(value: Any, where: str = "") -> Any:
 def expect_round_trip(cache: Any, where: str = "") -> Any:
     """Prove that a cache comes back whole, and return what came back.
 
-    Everything reachable from it is equal: tensors by identity, counters, windows, maximum lengths, layer classes and order. Flattening
+    Everything reachable from it is equal: tensors by identity, counters, windows, maximum lengths, layer classes and
+    order. Flattening
     leaves the original as it was, and the copy flattens to the same leaves and an equal spec.
     """
     __tracebackhide__ = True
@@ -63,7 +67,11 @@ def expect_round_trip(cache: Any, where: str = "") -> Any:
             expect(tensor is original[path], f"{path} is a copy, expected the same tensor", where)
     again, spec_again = pytree.tree_flatten(restored)
     expect(spec_again == spec, f"the spec of the restored cache is {spec_again}, expected {spec}", where)
-    expect(all(a is b or (not isinstance(a, torch.Tensor) and a == b) for a, b in zip(again, leaves, strict=True)), "the restored cache has other leaves", where)
+    expect(
+        all(a is b or (not isinstance(a, torch.Tensor) and a == b) for a, b in zip(again, leaves, strict=True)),
+        "the restored cache has other leaves",
+        where,
+    )
     return restored
 
 
@@ -80,7 +88,9 @@ def expect_same_new_layer(cache: Any, where: str = "") -> None:
     __tracebackhide__ = True
     expected = answers_of_a_new_layer(copy.deepcopy(cache))
     restored = round_trip(cache, where)
-    expect_no_differences(differences(answers_of_a_new_layer(restored), expected), "a restored cache behaves otherwise", where)
+    expect_no_differences(
+        differences(answers_of_a_new_layer(restored), expected), "a restored cache behaves otherwise", where
+    )
 
 
 def expect_flattens(value: Any, where: str = "") -> None:
@@ -89,7 +99,11 @@ def expect_flattens(value: Any, where: str = "") -> None:
     leaves = pytree.tree_leaves(value)
     restored = round_trip(value, where)
     expect_equal("the restored type", type(restored).__name__, type(value).__name__, where)
-    expect(all(a is b for a, b in zip(pytree.tree_leaves(restored), leaves, strict=True)), "the restored leaves are others", where)
+    expect(
+        all(a is b for a, b in zip(pytree.tree_leaves(restored), leaves, strict=True)),
+        "the restored leaves are others",
+        where,
+    )
 
 
 def expect_independent(cache: Any, where: str = "") -> None:
@@ -106,18 +120,25 @@ def expect_independent(cache: Any, where: str = "") -> None:
     for layer in range(layer_count(cache)):
         keys, values = states(batch, heads, 2, width, seed=70 + layer)
         append(part, keys, values, layer, int(part.get_seq_length(layer)))
-    expect_no_differences(differences(observe(cache), before), "updating the restored cache changed the original", where)
+    expect_no_differences(
+        differences(observe(cache), before), "updating the restored cache changed the original", where
+    )
 
 
 def expect_leaves_in_order(cache: Any, where: str = "") -> None:
     """Prove that the leaves are the keys and values of each layer in turn (k0, v0, k1, v1), each tensor once.
 
-    Flat ``dynamic_shapes`` and exported signatures are written in this order. Leaves that are no state (an int, a counter) may stand between.
+    Flat ``dynamic_shapes`` and exported signatures are written in this order. Leaves that are no state (an int, a
+    counter) may stand between.
     """
     __tracebackhide__ = True
     expect_registered(cache, where)
     names = {id(tensor): path for path, tensor in observe(cache).items() if _is_state(tensor)}
-    got = [names.get(id(leaf), "a tensor that is not in the cache") for leaf in pytree.tree_leaves(cache) if _is_state(leaf)]
+    got = [
+        names.get(id(leaf), "a tensor that is not in the cache")
+        for leaf in pytree.tree_leaves(cache)
+        if _is_state(leaf)
+    ]
     expect_equal("the order of the leaves", got, _expected_order(cache), where)
 
 
@@ -126,7 +147,10 @@ def _is_state(value: Any) -> bool:
 
 
 def _expected_order(cache: Any) -> list[str]:
-    """Paths of the states, layer by layer, a layer's keys before its values, the self-attention part before the other."""
+    """Paths of the states, layer by layer, a layer's keys before its values.
+
+    The self-attention part before the other.
+    """
     paths = [path for path, tensor in observe(cache).items() if _is_state(tensor)]
     found = {path: _LIST_PATH.search(path) for path in paths}
     if not all(found.values()):
@@ -135,19 +159,30 @@ def _expected_order(cache: Any) -> list[str]:
 
     def rank(path: str) -> tuple[int, int, bool]:
         match = found[path]
-        return (parts.index(path[: match.start()]), int(match["layer"]), match["kind"] == "value") if match else (0, 0, False)
+        return (
+            (parts.index(path[: match.start()]), int(match["layer"]), match["kind"] == "value")
+            if match
+            else (0, 0, False)
+        )
 
     return sorted(paths, key=rank)
 
 
 def expect_key_paths(cache: Any, where: str = "") -> None:
-    """Prove that every leaf has a path of its own, and that flattening with paths gives the leaves of flattening without."""
+    """Prove that every leaf has a path of its own.
+
+    And that flattening with paths gives the leaves of flattening without.
+    """
     __tracebackhide__ = True
     expect_registered(cache, where)
     leaves, spec = pytree.tree_flatten(cache)
     named, named_spec = pytree.tree_flatten_with_path(cache)
     expect_equal("the number of named leaves", len(named), len(leaves), where)
-    expect(all(leaf is one for (_, leaf), one in zip(named, leaves, strict=True)), "flattening with paths gives other leaves", where)
+    expect(
+        all(leaf is one for (_, leaf), one in zip(named, leaves, strict=True)),
+        "flattening with paths gives other leaves",
+        where,
+    )
     expect(named_spec == spec, f"the spec of flattening with paths is {named_spec}, expected {spec}", where)
     paths = [pytree.keystr(path) for path, _ in named]
     expect(all(paths), "a leaf has an empty path", where)
@@ -165,7 +200,9 @@ def expect_json_spec(cache: Any, where: str = "") -> None:
     loaded = pytree.treespec_loads(pytree.treespec_dumps(spec))
     expect(loaded == spec, f"the spec loads as {loaded}, expected {spec}", where)
     restored = pytree.tree_unflatten(leaves, loaded)
-    expect_no_differences(differences(observe(restored), observe(cache)), "lost through the JSON text of the spec", where)
+    expect_no_differences(
+        differences(observe(restored), observe(cache)), "lost through the JSON text of the spec", where
+    )
 
 
 def expect_spec_constant_over_length(shorter: Any, longer: Any, where: str = "") -> None:
@@ -181,29 +218,47 @@ def expect_fx_agrees(cache: Any, where: str = "") -> None:
     __tracebackhide__ = True
     expect_registered(cache, where)
     leaves, spec = pytree.tree_flatten(cache)
-    expect(type(cache) in fx_pytree.SUPPORTED_NODES, f"{type(cache).__name__} is not in the tables of torch.fx._pytree", where)
+    expect(
+        type(cache) in fx_pytree.SUPPORTED_NODES,
+        f"{type(cache).__name__} is not in the tables of torch.fx._pytree",
+        where,
+    )
     flat = fx_pytree.tree_flatten_spec(cache, spec)
     expect_equal("the number of leaves by torch.fx._pytree", len(flat), len(leaves), where)
-    expect(all(a is b or (not isinstance(a, torch.Tensor) and a == b) for a, b in zip(flat, leaves, strict=True)), "torch.fx._pytree gives other leaves", where)
+    expect(
+        all(a is b or (not isinstance(a, torch.Tensor) and a == b) for a, b in zip(flat, leaves, strict=True)),
+        "torch.fx._pytree gives other leaves",
+        where,
+    )
 
 
 def expect_tree_map(cache: Any, where: str = "") -> None:
-    """Prove that ``tree_map`` gives a cache of mapped tensors, with everything else as it was, and spares the original."""
+    """Prove that ``tree_map`` gives a cache of mapped tensors, with everything else as it was.
+
+    And spares the original.
+    """
     __tracebackhide__ = True
     expect_registered(cache, where)
     before = copy.deepcopy(cache)
-    mapped = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor + 1 if tensor.is_floating_point() else tensor, cache)
+    mapped = pytree.tree_map_only(
+        torch.Tensor, lambda tensor: tensor + 1 if tensor.is_floating_point() else tensor, cache
+    )
     expect_no_differences(differences(observe(cache), observe(before)), "tree_map changed the original", where)
     expected = {path: atom + 1 if _is_state(atom) else atom for path, atom in observe(before).items()}
     expect_no_differences(differences(observe(mapped), expected), "wrong after tree_map", where)
 
 
 def expect_leaf_types(cache: Any, where: str = "") -> None:
-    """Prove that every leaf is something ``torch.export`` takes (a tensor or an int), and that no state hides in the context."""
+    """Prove that every leaf is something ``torch.export`` takes (a tensor or an int).
+
+    And that no state hides in the context.
+    """
     __tracebackhide__ = True
     expect_registered(cache, where)
     leaves = pytree.tree_leaves(cache)
-    strange = sorted({type(leaf).__name__ for leaf in leaves if not isinstance(leaf, torch.Tensor) and type(leaf) is not int})
+    strange = sorted(
+        {type(leaf).__name__ for leaf in leaves if not isinstance(leaf, torch.Tensor) and type(leaf) is not int}
+    )
     expect_equal("leaves of other types than tensor and int", strange, [], where)
     held = {id(leaf) for leaf in leaves}
     hidden = [path for path, tensor in observe(cache).items() if _is_state(tensor) and id(tensor) not in held]

@@ -1,6 +1,7 @@
 """``python -m kvconform check``: run the suite here, stream the record, print a short summary.
 
-Exit codes: 0 nothing failed; 1 a check failed, erred, crashed or timed out; 2 usage; 3 nothing selected; 4 the environment is not what
+Exit codes: 0 nothing failed; 1 a check failed, erred, crashed or timed out; 2 usage; 3 nothing selected; 4 the
+environment is not what
 ``--expect`` says; 130 interrupted.
 """
 
@@ -31,9 +32,11 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m kvconform check", description=__doc__.splitlines()[0])
     made.add_argument("--subject", action="append", help="kvconform, native, exporter or module:attribute; may repeat")
     made.add_argument("--category", action="append", help="only this category; may repeat")
-    made.add_argument("-k", dest="keyword", metavar="EXPR", help="one id, or a pytest expression over ids ('export and not strict')")
+    made.add_argument(
+        "-k", dest="keyword", metavar="EXPR", help="one id, or a pytest expression over ids ('export and not strict')"
+    )
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    made.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="limit of one check (120)")
+    made.add_argument("--timeout", type=float, default=240.0, metavar="SECONDS", help="limit of one check (240)")
     made.add_argument("--jobs", type=int, default=2, metavar="N", help="worker processes (2)")
     made.add_argument("--record", type=Path, metavar="FILE", help="stream the record to this file (JSON lines)")
     made.add_argument("--cell", metavar="ID", help="the id in the record's header (default: from the versions here)")
@@ -64,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201 - a command's output
     return code
 
 
@@ -126,7 +129,7 @@ def _run(options: argparse.Namespace, subjects: list[str], environment: Environm
             # Ctrl-C outside pytest's own loop, or a second one while the workers are being stopped.
             controller.interrupted, code = True, pytest.ExitCode.INTERRUPTED
             recorder.end("interrupted")
-    interrupted = controller.interrupted or code == pytest.ExitCode.INTERRUPTED and not controller.problems
+    interrupted = controller.interrupted or (code == pytest.ExitCode.INTERRUPTED and not controller.problems)
     broken = bool(controller.problems)
     recorder.end("interrupted" if interrupted or broken else "complete")
     if not options.quiet:
@@ -149,7 +152,10 @@ def _header(options: argparse.Namespace, subjects: list[str]) -> dict[str, objec
 
 
 def _calm_environment() -> None:
-    """Keep the user's pytest configuration, plugins and terminal out of the workers, and their libraries off the network."""
+    """Keep the user's pytest configuration, plugins and terminal out of the workers.
+
+    And their libraries off the network.
+    """
     os.environ.pop("PYTEST_ADDOPTS", None)
     os.environ.pop("PYTEST_PLUGINS", None)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -186,11 +192,19 @@ def _arguments(options: argparse.Namespace, subjects: list[str], device: str, fa
     arguments += ["-p", "xdist.plugin", "-n", str(options.jobs), "--dist", "load", "--max-worker-restart", "100000"]
     arguments += [f"--kvconform-subject={name}" for name in subjects]
     arguments += [f"--kvconform-category={name}" for name in options.category or []]
-    arguments += [f"--kvconform-device={device}", f"--kvconform-timeout={options.timeout}", f"--kvconform-faults={faults}"]
+    arguments += [
+        f"--kvconform-device={device}",
+        f"--kvconform-timeout={options.timeout}",
+        f"--kvconform-faults={faults}",
+    ]
     if options.keyword:
         # One whole id is meant as such; anything else is an expression over ids.
-        arguments += [f"--kvconform-exactly={options.keyword}"] if "/" in options.keyword and " " not in options.keyword else [
-            "-k",
-            options.keyword,
-        ]
+        arguments += (
+            [f"--kvconform-exactly={options.keyword}"]
+            if "/" in options.keyword and " " not in options.keyword
+            else [
+                "-k",
+                options.keyword,
+            ]
+        )
     return arguments

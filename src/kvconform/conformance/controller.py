@@ -13,7 +13,8 @@ import pytest
 from kvconform.conformance.plugin import PROPERTY, split_nodeid
 from kvconform.conformance.recorder import Outcome, Recorder
 
-# A worker that dies before its first check is replaced; when this many do, something is wrong with the environment itself.
+# A worker that dies before its first check is replaced; when this many do, something is wrong with the environment
+# itself.
 _STILLBORN_LIMIT = 3
 _SEVERITY = ("pass", "na", "skip", "fail", "error")
 
@@ -47,7 +48,9 @@ class Controller:
             self._died(report)
             return
         properties = dict(report.user_properties)
-        told: dict[str, str] = json.loads(str(properties.get(PROPERTY, '{"status": "error", "message": "no outcome was sent"}')))
+        told: dict[str, str] = json.loads(
+            str(properties.get(PROPERTY, '{"status": "error", "message": "no outcome was sent"}'))
+        )
         self._phases.setdefault(report.nodeid, []).append((told["status"], told["message"], report.duration))
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:

@@ -111,7 +111,11 @@ def _version_of(package: str) -> str:
     folder = Path(next(iter(spec.submodule_search_locations)))
     for name in ("version.py", "__init__.py"):
         path = folder / name
-        match = re.search(r"^__version__\s*(?::.*)?=\s*['\"]([^'\"]+)", path.read_text("utf-8"), re.M) if path.is_file() else None
+        match = (
+            re.search(r"^__version__\s*(?::.*)?=\s*['\"]([^'\"]+)", path.read_text("utf-8"), re.MULTILINE)
+            if path.is_file()
+            else None
+        )
         if match:
             return match.group(1)
     return importlib.metadata.version(package)
@@ -131,7 +135,9 @@ def _gpu_name() -> str | None:
     """The name of the CUDA device that torch can use; asked only where a driver is to be seen."""
     if not shutil.which("nvidia-smi") and not Path("/dev/nvidiactl").exists():
         return None
-    answer = subprocess.run([sys.executable, "-c", _CUDA_PROBE], capture_output=True, text=True, timeout=120, check=False)
+    answer = subprocess.run(  # noqa: S603 - arguments are ours
+        [sys.executable, "-c", _CUDA_PROBE], capture_output=True, text=True, timeout=120, check=False
+    )
     if answer.returncode != 0:
         return None
     name: str | None = json.loads(answer.stdout.strip().splitlines()[-1])
@@ -145,8 +151,8 @@ def _commit() -> str | None:
     if git is None:
         return None
     tracked = [git, "-C", str(here.parent), "ls-files", "--error-unmatch", here.name]
-    if subprocess.run(tracked, capture_output=True, check=False).returncode != 0:
+    if subprocess.run(tracked, capture_output=True, check=False).returncode != 0:  # noqa: S603 - arguments are ours
         return None
     head = [git, "-C", str(here.parent), "rev-parse", "--short=12", "HEAD"]
-    answer = subprocess.run(head, capture_output=True, text=True, check=False)
+    answer = subprocess.run(head, capture_output=True, text=True, check=False)  # noqa: S603 - arguments are ours
     return answer.stdout.strip() or None

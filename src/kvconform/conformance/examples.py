@@ -17,9 +17,12 @@ def _with_long_window(name: str, about: str, length: int, types: list[str] | Non
 
     def build(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
         layers = len(types) if types else 2
-        return _configured(batch, length, dtype, device, make=lambda: config(layers, window=LONG_WINDOW, types=types), layers=layers)
+        return _configured(
+            batch, length, dtype, device, make=lambda: config(layers, window=LONG_WINDOW, types=types), layers=layers
+        )
 
-    # A layer keeps one token less than its window, and slicing is specialised to strictly below that, with the token that a step appends.
+    # A layer keeps one token less than its window, and slicing is specialised to strictly below that, with the token
+    # that a step appends.
     longest = LONG_WINDOW - 3 if length < LONG_WINDOW else 1024
     return Recipe(name, about, build, length, (cache_class("DynamicSlidingWindowLayer"),), longest=longest)
 
@@ -27,8 +30,12 @@ def _with_long_window(name: str, about: str, length: int, types: list[str] | Non
 SLIDING = (
     _with_long_window("sliding-16-below", "sliding window 16, after 5 tokens", 5),
     _with_long_window("sliding-16-past", "sliding window 16, after 20 tokens", 20),
-    _with_long_window("mixed-16-below", "full and sliding, window 16, after 5 tokens", 5, ["full_attention", "sliding_attention"]),
-    _with_long_window("mixed-16-past", "full and sliding, window 16, after 20 tokens", 20, ["full_attention", "sliding_attention"]),
+    _with_long_window(
+        "mixed-16-below", "full and sliding, window 16, after 5 tokens", 5, ["full_attention", "sliding_attention"]
+    ),
+    _with_long_window(
+        "mixed-16-past", "full and sliding, window 16, after 20 tokens", 20, ["full_attention", "sliding_attention"]
+    ),
 )
 EXPORTED = (
     *recipes("dynamic-two-layers", "static-below", "static-sliding-past", "encoder-decoder", "encoder-decoder-static"),

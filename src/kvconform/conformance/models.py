@@ -42,7 +42,10 @@ class TinyModel:
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """The release has both classes. Asking imports the modelling module, which registers its outputs for good, before any subject."""
+        """The release has both classes. Asking imports the modelling module.
+
+        Which registers its outputs for good, before any subject.
+        """
         classes = (has(f"transformers:{self.config}"), has(f"transformers:{self.model}"))
         return (*classes, Need(self._returns_cache, f"{self.model} of this release returns no Cache"))
 
@@ -80,7 +83,9 @@ class TinyModel:
 
 
 def _decoder(name: str, stem: str, about: str = "", **more: Any) -> TinyModel:
-    return TinyModel(name, f"{stem}Config", f"{stem.removesuffix('Text')}ForCausalLM", {**_DECODER, **more}, about=about)
+    return TinyModel(
+        name, f"{stem}Config", f"{stem.removesuffix('Text')}ForCausalLM", {**_DECODER, **more}, about=about
+    )
 
 
 _LAYERS = ["sliding_attention", "full_attention"]
@@ -89,9 +94,24 @@ DECODERS = (
     _decoder("mistral", "Mistral", "sliding window 4 in every layer", sliding_window=WINDOW),
     _decoder("qwen2", "Qwen2", "full attention"),
     _decoder("gemma2", "Gemma2", "sliding and full attention", sliding_window=WINDOW),
-    _decoder("gemma3", "Gemma3Text", "sliding and full attention", sliding_window=WINDOW, layer_types=_LAYERS, sliding_window_pattern=2),
+    _decoder(
+        "gemma3",
+        "Gemma3Text",
+        "sliding and full attention",
+        sliding_window=WINDOW,
+        layer_types=_LAYERS,
+        sliding_window_pattern=2,
+    ),
     _decoder("phi3", "Phi3", "full attention", sliding_window=None),
-    _decoder("gpt-oss", "GptOss", "sliding and full attention, sinks", sliding_window=WINDOW, layer_types=_LAYERS, num_local_experts=2, num_experts_per_tok=1),
+    _decoder(
+        "gpt-oss",
+        "GptOss",
+        "sliding and full attention, sinks",
+        sliding_window=WINDOW,
+        layer_types=_LAYERS,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+    ),
     _decoder(
         "qwen3-next",
         "Qwen3Next",
@@ -106,12 +126,21 @@ DECODERS = (
         moe_intermediate_size=8,
         shared_expert_intermediate_size=8,
     ),
-    _decoder("lfm2", "Lfm2", "convolution and full attention", layer_types=["conv", "full_attention"], block_multiple_of=8),
+    _decoder(
+        "lfm2", "Lfm2", "convolution and full attention", layer_types=["conv", "full_attention"], block_multiple_of=8
+    ),
     TinyModel(
         "gpt2",
         "GPT2Config",
         "GPT2LMHeadModel",
-        {"vocab_size": VOCABULARY, "n_embd": 16, "n_head": 2, "n_layer": 2, "n_positions": 128, "attn_implementation": "eager"},
+        {
+            "vocab_size": VOCABULARY,
+            "n_embd": 16,
+            "n_head": 2,
+            "n_layer": 2,
+            "n_positions": 128,
+            "attn_implementation": "eager",
+        },
         about="full attention, learned positions",
     ),
 )
@@ -132,7 +161,9 @@ _SEQUENCE = {
     "attn_implementation": "eager",
 }
 ENCODER_DECODERS = (
-    TinyModel("bart", "BartConfig", "BartForConditionalGeneration", _SEQUENCE, encoder=True, about="encoder and decoder"),
+    TinyModel(
+        "bart", "BartConfig", "BartForConditionalGeneration", _SEQUENCE, encoder=True, about="encoder and decoder"
+    ),
     TinyModel(
         "t5",
         "T5Config",
@@ -171,5 +202,7 @@ class DecodeStep(torch.nn.Module):
 
     def forward(self, input_ids: torch.Tensor, cache: Any, position: torch.Tensor) -> tuple[torch.Tensor, Any]:
         """One step at ``position``; the position ids are given, as every exporter gives them."""
-        output = self.model(input_ids=input_ids, position_ids=position.unsqueeze(0), past_key_values=cache, use_cache=True)
+        output = self.model(
+            input_ids=input_ids, position_ids=position.unsqueeze(0), past_key_values=cache, use_cache=True
+        )
         return output.logits, output.past_key_values

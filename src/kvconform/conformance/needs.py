@@ -1,6 +1,7 @@
 """What a check needs from a release or a machine, declared on the check and asked before its subject runs.
 
-This is the only way to ``na`` (the release lacks something) and ``skip`` (a policy known before): a check that skips itself
+This is the only way to ``na`` (the release lacks something) and ``skip`` (a policy known before): a check that skips
+itself
 is an error, since a skip hides failures.
 """
 

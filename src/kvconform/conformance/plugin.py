@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kvconform-category", action="append", default=[])
     group.addoption("--kvconform-exactly", default=None)
     group.addoption("--kvconform-device", default="cpu")
-    group.addoption("--kvconform-timeout", type=float, default=120.0)
+    group.addoption("--kvconform-timeout", type=float, default=240.0)
     group.addoption("--kvconform-faults", default=None)
 
 
@@ -88,7 +88,9 @@ pytest_generate_tests = pytest.hookimpl(tryfirst=True)(pytest_generate_tests)
 
 
 def split_nodeid(nodeid: str) -> tuple[str, str]:
-    """The subject and the stable id of a check: ``test_round_trip.py::test_dynamic[native--one]`` is ``round-trip/dynamic[one]``.
+    """The subject and the stable id of a check.
+
+    ``test_round_trip.py::test_dynamic[native--one]`` is ``round-trip/dynamic[one]``.
 
     Pytest's own node ids are left alone: workers and controller agree on them.
     """
@@ -120,7 +122,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Limit the time of a check, and give the next one the tables as they were before the first.
 
-    faulthandler's watchdog is a C thread: it ends a worker that hangs while it holds the GIL, and says so in the worker's file.
+    faulthandler's watchdog is a C thread: it ends a worker that hangs while it holds the GIL, and says so in the
+    worker's file.
     """
     stream = item.config.stash.get(_FAULTS, None)
     if stream is None:
@@ -174,7 +177,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     report.longrepr = message or None
 
 
-def classify(call: pytest.CallInfo[Any], is_xfail: bool) -> tuple[str, str]:
+def classify(call: pytest.CallInfo[Any], is_xfail: bool) -> tuple[str, str]:  # noqa: PLR0911 - one return a row of the table
     """The status of one phase.
 
     ================================  ==========================================================

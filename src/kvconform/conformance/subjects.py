@@ -18,7 +18,10 @@ class SubjectReferenceError(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """A registration under test. ``activate`` registers on entering and undoes on leaving, as far as the subject does."""
+    """A registration under test. ``activate`` registers on entering and undoes on leaving.
+
+    As far as the subject does.
+    """
 
     name: str
     activate: Callable[[], AbstractContextManager[Any]]
@@ -99,7 +102,7 @@ def _load(module: str, attribute: str, reference: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise SubjectReferenceError(
-            f"no subject {reference!r}: {error}; try: python -c 'from {module} import {attribute.split('.')[0]}'"
+            f"no subject {reference!r}: {error}; try: python -c 'from {module} import {attribute.partition('.')[0]}'"
         ) from error
     return found
 
@@ -109,7 +112,9 @@ def _activation(found: Any, reference: str) -> Callable[[], AbstractContextManag
     if hasattr(found, "__enter__") and hasattr(found, "__exit__") and not isinstance(found, type):
         return lambda: found
     if not callable(found):
-        raise SubjectReferenceError(f"subject {reference!r} is {type(found).__name__}, neither a context manager nor callable")
+        raise SubjectReferenceError(
+            f"subject {reference!r} is {type(found).__name__}, neither a context manager nor callable"
+        )
 
     def activate() -> AbstractContextManager[Any]:
         context = found()

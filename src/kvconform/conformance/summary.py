@@ -15,7 +15,9 @@ _SHOWN = 60
 
 
 def _say(text: str = "") -> None:
-    sys.stdout.write(text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8") + "\n")
+    sys.stdout.write(
+        text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8") + "\n"
+    )
 
 
 class Progress:
@@ -36,7 +38,10 @@ def show(recorder: Recorder, environment: Environment, slowest: int = 0) -> None
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
     outcomes = list(recorder.outcomes.values())
-    _say(f"torch {environment.torch}, transformers {environment.transformers}, python {environment.python}, {environment.device}")
+    _say(
+        f"torch {environment.torch}, transformers {environment.transformers}, "
+        f"python {environment.python}, {environment.device}"
+    )
     _say(f"{len(outcomes)} of {len(recorder.planned)} checks: {_counts(recorder.counts())}")
     _table(outcomes)
     _failures([outcome for outcome in outcomes if outcome.status in FAILED])
@@ -62,7 +67,9 @@ def _table(outcomes: list[Outcome]) -> None:
         applicable = sum(counter[status] for status in STATUSES if status not in ("na", "skip"))
         rest = ", ".join(f"{counter[status]} {status}" for status in STATUSES[1:] if counter[status])
         seconds = sum(member.seconds for member in members)
-        _say(f"  {subject:{width}}  {category:14}  {counter['pass']:4}/{applicable:<4} {seconds:7.1f} s  {rest}".rstrip())
+        _say(
+            f"  {subject:{width}}  {category:14}  {counter['pass']:4}/{applicable:<4} {seconds:7.1f} s  {rest}".rstrip()
+        )
 
 
 def _failures(failed: list[Outcome]) -> None:

@@ -10,11 +10,16 @@ from kvconform.checks.caches import RECIPES, Recipe, recipes
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_same(registered: object, recipe: Recipe) -> None:
-    """Lengths, mask sizes, limits, update, crop, reorder, repeat, select and reset agree between original and restored."""
+    """Lengths, mask sizes, limits, update, crop, reorder, repeat.
+
+    Select and reset agree between original and restored.
+    """
     trees.expect_same_behaviour(recipe.build(), recipe.where)
 
 
-@pytest.mark.parametrize("recipe", recipes("dynamic-two-layers", "dynamic-empty", "dynamic-configured", "sliding-past"), ids=lambda r: r.name)
+@pytest.mark.parametrize(
+    "recipe", recipes("dynamic-two-layers", "dynamic-empty", "dynamic-configured", "sliding-past"), ids=lambda r: r.name
+)
 def test_one_layer_more(registered: object, recipe: Recipe) -> None:
     """A restored cache takes, or refuses, one layer more as the original does."""
     trees.expect_same_new_layer(recipe.build(), recipe.where)

@@ -1,4 +1,7 @@
-"""Device: where tensors are, after a round trip and a move; fake CUDA tensors everywhere, real ones with ``--device cuda``."""
+"""Device: where tensors are, after a round trip and a move; fake CUDA tensors everywhere.
+
+Real ones with ``--device cuda``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,11 @@ from kvconform.checks.errors import expect_equal
 from kvconform.checks.observe import observe
 from kvconform.conformance.needs import needs_cuda
 
-of = pytest.mark.parametrize("recipe", recipes("dynamic-two-layers", "sliding-past", "mixed-past", "encoder-decoder", "static-below"), ids=lambda r: r.name)
+of = pytest.mark.parametrize(
+    "recipe",
+    recipes("dynamic-two-layers", "sliding-past", "mixed-past", "encoder-decoder", "static-below"),
+    ids=lambda r: r.name,
+)
 
 
 def _devices(cache: Any) -> list[str]:
@@ -28,7 +35,10 @@ def _moved(cache: Any, device: str) -> Any:
 
 
 def _fake_moved(cache: Any) -> Any:
-    """Move by allocating anew: torch asks the driver for some ``.to("cuda")`` and ``empty_like`` even of a fake tensor."""
+    """Move by allocating anew.
+
+    Torch asks the driver for some ``.to("cuda")`` and ``empty_like`` even of a fake tensor.
+    """
 
     def moved(tensor: torch.Tensor) -> torch.Tensor:
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
@@ -47,7 +57,9 @@ def test_fake_round_trip(registered: object, recipe: Recipe) -> None:
         expect_equal("devices", _devices(cache), ["cuda"], recipe.where)
         restored = trees.round_trip(cache, recipe.where)
         expect_equal("devices after a round trip", _devices(restored), ["cuda"], recipe.where)
-        trees.expect_no_differences(trees.differences(observe(restored), observe(cache)), "lost on fake CUDA", recipe.where)
+        trees.expect_no_differences(
+            trees.differences(observe(restored), observe(cache)), "lost on fake CUDA", recipe.where
+        )
 
 
 @of

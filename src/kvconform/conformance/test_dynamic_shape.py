@@ -1,4 +1,7 @@
-"""Dynamic shapes: what is asked dynamic is symbolic, nothing else is, and the program answers at sizes it has not seen."""
+"""Dynamic shapes: what is asked dynamic is symbolic, nothing else is.
+
+And the program answers at sizes it has not seen.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,12 @@ import pytest
 
 from kvconform.checks import shapes, trees
 from kvconform.checks.caches import Recipe
-from kvconform.checks.exporting import expect_decodes, expect_exportable, expect_program_equals_eager, expect_symbolic_exactly
+from kvconform.checks.exporting import (
+    expect_decodes,
+    expect_exportable,
+    expect_program_equals_eager,
+    expect_symbolic_exactly,
+)
 from kvconform.checks.modules import ReadCache, UpdateCache
 from kvconform.checks.needs import has
 from kvconform.conformance.examples import DYNAMIC, step_inputs, step_states
@@ -20,7 +28,9 @@ hints = pytest.mark.parametrize(
     "dims",
     [
         pytest.param(shapes.named, id="named"),
-        pytest.param(lambda _: shapes.hinted("DYNAMIC"), id="dynamic-hint", marks=needs(has("torch.export:Dim.DYNAMIC"))),
+        pytest.param(
+            lambda _: shapes.hinted("DYNAMIC"), id="dynamic-hint", marks=needs(has("torch.export:Dim.DYNAMIC"))
+        ),
         pytest.param(lambda _: shapes.hinted("AUTO"), id="auto-hint", marks=needs(has("torch.export:Dim.AUTO"))),
     ],
 )
@@ -55,7 +65,10 @@ def test_cache_in(registered: object, recipe: Recipe, dims: Callable[[int], shap
 @of
 @hints
 def test_cache_in_and_out(registered: object, recipe: Recipe, dims: Callable[[int], shapes.Dims]) -> None:
-    """A decode step: symbolic exactly where asked; result and returned cache equal eager at two unseen (batch, length) pairs."""
+    """A decode step: symbolic exactly where asked; result and returned cache equal eager at two unseen (batch.
+
+    Length) pairs.
+    """
     _step(recipe, dims(recipe.longest), strict=False)
 
 
@@ -79,13 +92,18 @@ def _step(recipe: Recipe, dims: shapes.Dims, *, strict: bool) -> None:
 
 @of
 def test_decode(registered: object, recipe: Recipe) -> None:
-    """Eight decode steps through one program, fed its own cache, equal eager; a sliding cache stays within its window."""
+    """Eight decode steps through one program, fed its own cache, equal eager.
+
+    A sliding cache stays within its window.
+    """
     cache = recipe.build()
     trees.expect_registered(cache, recipe.where)
     asked = (*_asked(recipe, shapes.named(recipe.longest)), {})
     module = UpdateCache.like(cache)
     program = expect_exportable(module, step_inputs(cache), asked, where=recipe.where)
-    expect_decodes(program, module, step_inputs(cache), lambda step: step_states(2, 1, step), steps=STEPS, where=recipe.where)
+    expect_decodes(
+        program, module, step_inputs(cache), lambda step: step_states(2, 1, step), steps=STEPS, where=recipe.where
+    )
 
 
 def test_prompt_of_any_length(registered: object) -> None:
@@ -95,7 +113,9 @@ def test_prompt_of_any_length(registered: object) -> None:
 
     trees.expect_registered(BY_NAME["dynamic-two-layers"].build())
     dims = shapes.named()
-    program = expect_exportable(MakeCache(), (step_states(2, 5, 0),), ({0: dims.batch, 2: dims.length},), where="a prefill")
+    program = expect_exportable(
+        MakeCache(), (step_states(2, 5, 0),), ({0: dims.batch, 2: dims.length},), where="a prefill"
+    )
     for batch, length in ((3, 7), (5, 12)):
         args = (step_states(batch, length, 0),)
         expect_program_equals_eager(program, MakeCache(), args, where=f"a prefill; batch {batch}, length {length}")

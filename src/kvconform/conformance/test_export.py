@@ -36,7 +36,10 @@ def test_cache_out(registered: object, strict: bool) -> None:
 @of
 @strictly
 def test_cache_in_and_out(registered: object, recipe: Recipe, strict: bool) -> None:
-    """A decode step that takes a cache and returns it exports; result and returned cache equal eager, counters included."""
+    """A decode step that takes a cache and returns it exports; result and returned cache equal eager.
+
+    Counters included.
+    """
     args = step_inputs(recipe.build())
     trees.expect_registered(args[1], recipe.where)
     expect_exportable(UpdateCache.like(args[1]), args, strict=strict, where=recipe.where)
@@ -44,7 +47,10 @@ def test_cache_in_and_out(registered: object, recipe: Recipe, strict: bool) -> N
 
 @of
 def test_cache_updated_in_place(registered: object, recipe: Recipe) -> None:
-    """A decode step that does not return the cache exports, and equals eager; a program has no other way to keep a cache than to return it."""
+    """A decode step that does not return the cache exports, and equals eager.
+
+    A program has no other way to keep a cache than to return it.
+    """
     args = step_inputs(recipe.build())
     trees.expect_registered(args[1], recipe.where)
     expect_exportable(UpdateCache.like(args[1], returns_cache=False), args, where=recipe.where)
@@ -52,4 +58,3 @@ def test_cache_updated_in_place(registered: object, recipe: Recipe) -> None:
 
 def _x(batch: int = 2, tokens: int = 1) -> Any:
     return torch.linspace(-1, 1, batch * HEADS * tokens * WIDTH).reshape(batch, HEADS, tokens, WIDTH)
-

@@ -18,7 +18,10 @@ PROMPT, STEPS = 6, 6
 
 @pytest.mark.parametrize("tiny", MODELS, ids=lambda tiny: tiny.name)
 def test_decodes_on(registered: object, tiny: TinyModel) -> None:
-    """Whatever cache the model returns survives a round trip before every step, and decodes on to the logits of the original."""
+    """Whatever cache the model returns survives a round trip before every step.
+
+    And decodes on to the logits of the original.
+    """
     model = tiny.build()
     encoded = tiny.encode(model)
     original = tiny.prefill(model, 2, PROMPT)
@@ -40,7 +43,10 @@ def test_decodes_on(registered: object, tiny: TinyModel) -> None:
 
 @pytest.mark.parametrize("tiny", EXPORTED, ids=lambda tiny: tiny.name)
 def test_exported_decode(registered: object, tiny: TinyModel) -> None:
-    """A decode step exported with dynamic batch and length, cache in and out: six fed-back steps at another batch and length equal eager."""
+    """A decode step exported with dynamic batch and length, cache in and out.
+
+    Six fed-back steps at another batch and length equal eager.
+    """
     model = tiny.build()
     module = DecodeStep(model)
 
@@ -48,14 +54,22 @@ def test_exported_decode(registered: object, tiny: TinyModel) -> None:
         return tiny.prefill(model, batch, length)
 
     def args(batch: int, length: int) -> tuple[Any, ...]:
-        # The fed-back cache grows from step to step; leaves that are slices of longer tensors would make guards on their strides.
+        # The fed-back cache grows from step to step; leaves that are slices of longer tensors would make guards on
+        # their strides.
         return tokens(batch, 1, seed=1), _contiguous(build(batch, length)), torch.tensor([length])
 
     trees.expect_registered(build(2, PROMPT), tiny.name)
     dims = shapes.named()
     asked = ({0: dims.batch}, shapes.dynamic_shapes(build, 2, PROMPT, dims), {})
     program = expect_exportable(module, args(2, PROMPT), asked, where=tiny.name)
-    expect_decodes(program, module, args(3, PROMPT + 3), lambda step: tokens(3, 1, seed=step + 1), steps=STEPS, where=f"{tiny.name}, batch 3")
+    expect_decodes(
+        program,
+        module,
+        args(3, PROMPT + 3),
+        lambda step: tokens(3, 1, seed=step + 1),
+        steps=STEPS,
+        where=f"{tiny.name}, batch 3",
+    )
 
 
 def _contiguous(cache: Any) -> Any:

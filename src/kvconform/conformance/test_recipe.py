@@ -45,7 +45,10 @@ def _registered_at_import() -> bool:
 
 @needs(Need(lambda: not _registered_at_import(), "this release registers DynamicCache when it is imported"))
 def test_gallery_fails_unregistered(subject: Subject) -> None:
-    """Outside the context the gallery's export is refused, before and after: nothing is registered behind the user's back."""
+    """Outside the context the gallery's export is refused, before and after.
+
+    Nothing is registered behind the user's back.
+    """
     before = registry_snapshot()
     for when in ("before", "after"):
         try:
@@ -67,12 +70,20 @@ def test_gallery_exports(registered: object) -> None:
 
 
 def test_gallery_dynamic(registered: object) -> None:
-    """With dynamic shapes for the batch, the length and ``x``, the gallery's program takes the gallery's second inputs."""
+    """With dynamic shapes for the batch, the length and ``x``.
+
+    The gallery's program takes the gallery's second inputs.
+    """
     trees.expect_registered(_gallery_cache(3, 5))
     dims = shapes.named()
-    asked = ({0: dims.batch, 2: torch.export.Dim("other", min=2, max=64)}, shapes.dynamic_shapes(_gallery_cache, 3, 5, dims))
+    asked = (
+        {0: dims.batch, 2: torch.export.Dim("other", min=2, max=64)},
+        shapes.dynamic_shapes(_gallery_cache, 3, 5, dims),
+    )
     program = expect_exportable(Gallery(), (torch.ones(3, 8, 7, 1), _gallery_cache(3, 5)), asked, where="the gallery")
-    expect_program_equals_eager(program, Gallery(), (torch.ones(4, 8, 9, 1), _gallery_cache(4, 11)), where="the gallery, 4 by 11")
+    expect_program_equals_eager(
+        program, Gallery(), (torch.ones(4, 8, 9, 1), _gallery_cache(4, 11)), where="the gallery, 4 by 11"
+    )
 
 
 def test_flat_dynamic_shapes(registered: object) -> None:
@@ -88,7 +99,10 @@ def test_flat_dynamic_shapes(registered: object) -> None:
 @needs(has("transformers.integrations.executorch:convert_and_export_with_cache"))
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
 def test_executorch_static_cache(registered: object, times: int) -> None:
-    """The ExecuTorch recipe works inside the context, and again: exported static-cache decoding equals eager decoding for 16 tokens."""
+    """The ExecuTorch recipe works inside the context, and again.
+
+    Exported static-cache decoding equals eager decoding for 16 tokens.
+    """
     trees.expect_registered(BY_NAME["dynamic-two-layers"].build())
     prompt = tokens(1, 4)
     for _ in range(times):
@@ -125,11 +139,15 @@ def _exported_recipe() -> Any:
     model = DECODERS[0].build()
     model.config.architectures = ["LlamaForCausalLM"]
     sizes = {"batch_size": 1, "max_cache_len": 32, "device": "cpu"}
-    model.generation_config = GenerationConfig(use_cache=True, cache_implementation="static", max_length=32, cache_config=sizes)
+    model.generation_config = GenerationConfig(
+        use_cache=True, cache_implementation="static", max_length=32, cache_config=sizes
+    )
     try:
         return lookup("transformers.integrations.executorch:convert_and_export_with_cache")(model)
     except Exception as error:
-        raise ExpectationError(f"the recipe raised {type(error).__name__}: {' '.join(str(error).split())[:500]}") from error
+        raise ExpectationError(
+            f"the recipe raised {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        ) from error
     finally:
         torch._dynamo.reset()
 

@@ -1,4 +1,7 @@
-"""Registration: what is in torch's pytree tables at import, inside a subject's context, and after it; and what a node promises."""
+"""Registration: what is in torch's pytree tables at import, inside a subject's context, and after it.
+
+And what a node promises.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,7 @@ def test_undone_after_exception(subject: Subject) -> None:
     except ValueError as raised:
         expect(raised is error, f"the context raised {raised!r}, expected the exception that was raised in it")
     else:
-        expect(False, "the exception was swallowed, expected it to come out of the context")  # noqa: FBT003
+        expect(False, "the exception was swallowed, expected it to come out of the context")
     expect_registry_unchanged(before, "after an exception", safe_globals=False)
 
 
@@ -125,8 +128,14 @@ def test_others_untouched(subject: Subject) -> None:
     with subject.activate():
         trees.expect_registered(_cache())
         inside = {cls: pytree.SUPPORTED_NODES.get(cls) for cls in watched}
-    expect_equal("classes with another node inside", [cls.__name__ for cls in watched if inside[cls] != before[cls]], [])
-    expect_equal("classes with another node after", [c.__name__ for c in watched if pytree.SUPPORTED_NODES.get(c) != before[c]], [])
+    expect_equal(
+        "classes with another node inside", [cls.__name__ for cls in watched if inside[cls] != before[cls]], []
+    )
+    expect_equal(
+        "classes with another node after",
+        [c.__name__ for c in watched if pytree.SUPPORTED_NODES.get(c) != before[c]],
+        [],
+    )
 
 
 def test_registered_inside_stays(subject: Subject) -> None:
@@ -161,9 +170,10 @@ def test_import_registers_nothing(subject: Subject) -> None:
         module = "transformers.cache_utils"
     script = (
         "import torch, torch.utils._pytree as p; before = set(p.SUPPORTED_NODES); "
-        f"import {module}; print([c.__name__ for c in p.SUPPORTED_NODES if c not in before and c.__name__.endswith('Cache')])"
+        f"import {module}; new = [c.__name__ for c in p.SUPPORTED_NODES if c not in before]; "
+        "print([name for name in new if name.endswith('Cache')])"
     )
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)  # noqa: S603 - arguments are ours
     expect(answer.returncode == 0, f"importing {module} raised {answer.stderr.strip().splitlines()[-1:]}")
     expect_equal(f"cache classes registered by importing {module}", answer.stdout.strip().splitlines()[-1], "[]")
 

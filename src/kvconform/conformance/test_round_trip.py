@@ -14,7 +14,9 @@ from kvconform.checks.caches import RECIPES, Recipe, recipes
 from kvconform.checks.needs import lookup
 
 every = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-growing = pytest.mark.parametrize("recipe", recipes("dynamic-two-layers", "dynamic-one-layer", "encoder-decoder", "mixed-below"), ids=lambda r: r.name)
+growing = pytest.mark.parametrize(
+    "recipe", recipes("dynamic-two-layers", "dynamic-one-layer", "encoder-decoder", "mixed-below"), ids=lambda r: r.name
+)
 
 
 @every
@@ -43,7 +45,10 @@ def test_nested(registered: object, name: str) -> None:
     value: Any = {"list": [cache, cache], "tuple": (cache, torch.ones(1)), "dict": {"past": cache}}[name]
     restored = trees.round_trip(value)
     trees.expect_no_differences(
-        trees.differences(trees.observe(restored if name != "list" else restored[0]), trees.observe(value if name != "list" else cache)),
+        trees.differences(
+            trees.observe(restored if name != "list" else restored[0]),
+            trees.observe(value if name != "list" else cache),
+        ),
         f"lost in a round trip inside a {name}",
     )
 
@@ -58,7 +63,12 @@ def test_random(registered: object, seed: int) -> None:
 def _random_cache(choose: random.Random) -> tuple[Any, str]:
     """Apply a few random operations to a DynamicCache of one to four layers."""
     cache = lookup("transformers.cache_utils:DynamicCache")()
-    layers, batch, heads, width = choose.randint(1, 4), choose.randint(1, 3), choose.randint(1, 3), choose.choice([2, 8])
+    layers, batch, heads, width = (
+        choose.randint(1, 4),
+        choose.randint(1, 3),
+        choose.randint(1, 3),
+        choose.choice([2, 8]),
+    )
     dtype = choose.choice([torch.float32, torch.float16, torch.bfloat16])
     length, history = 0, []
     for step in range(choose.randint(1, 5)):

@@ -21,8 +21,12 @@ FAST = ("registration", "round-trip", "behaviour", "device")
 
 def main(argv: list[str]) -> int:
     """Run the mutants and print who noticed whom, and which checks noticed nothing."""
-    parser = argparse.ArgumentParser(prog="python -m kvconform.conformance.mutants", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--category", action="append", help=f"only this category; may repeat (default: {', '.join(FAST)})")
+    parser = argparse.ArgumentParser(
+        prog="python -m kvconform.conformance.mutants", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "--category", action="append", help=f"only this category; may repeat (default: {', '.join(FAST)})"
+    )
     parser.add_argument("--mutant", action="append", help="only this mutant; may repeat")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args(argv)
@@ -41,7 +45,17 @@ def main(argv: list[str]) -> int:
 def _check(names: list[str], categories: list[str], jobs: int, record: Path) -> int:
     arguments = [f"--subject={PREFIX}{name}" for name in names] + [f"--category={category}" for category in categories]
     # Importing a subject in a process of its own says nothing about mutants, and costs seconds each.
-    arguments += ["-k", "not import-registers-nothing", "--device", "cpu", "--jobs", str(jobs), "--record", str(record), "--quiet"]
+    arguments += [
+        "-k",
+        "not import-registers-nothing",
+        "--device",
+        "cpu",
+        "--jobs",
+        str(jobs),
+        "--record",
+        str(record),
+        "--quiet",
+    ]
     return cli.main(arguments)
 
 
@@ -57,7 +71,10 @@ def _report(names: list[str], checks: list[dict[str, str]]) -> int:
     used = set().union(*kills.values()) if kills else set()
     idle = sorted({check["id"] for check in checks if check["status"] not in ("na", "skip")} - used)
     survived = [name for name, killers in kills.items() if not killers]
-    print(f"\n{len(names) - len(survived)} of {len(names)} mutants killed; {len(idle)} checks killed none: {', '.join(idle) or '-'}")  # noqa: T201
+    print(  # noqa: T201 - a command's output
+        f"\n{len(names) - len(survived)} of {len(names)} mutants killed; {len(idle)} checks killed none:",
+        ", ".join(idle) or "-",
+    )
     print(f"failing without a mutant (no kill counts there): {', '.join(sorted(failing['none'])) or 'none'}")  # noqa: T201
     return 1 if survived else 0
 

@@ -1,4 +1,7 @@
-"""The planted subjects. Each is kvconform's registration with one part made wrong; ``planted:none`` has nothing wrong."""
+"""The planted subjects. Each is kvconform's registration with one part made wrong.
+
+``planted:none`` has nothing wrong.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +96,11 @@ def unflatten_detaches() -> None:
 @mutant
 def values_before_keys() -> None:
     """Unflattening swaps the keys and values of each layer."""
-    _each(unflatten=on_values(lambda values: [*itertools.chain(*zip(values[1::2], values[::2]))] if len(values) % 2 == 0 else values))  # noqa: B905
+    _each(
+        unflatten=on_values(
+            lambda values: [*itertools.chain(*zip(values[1::2], values[::2]))] if len(values) % 2 == 0 else values  # noqa: B905 - equal lengths are checked or wrong on purpose
+        )
+    )
 
 
 @mutant
@@ -108,7 +115,11 @@ def keys_first() -> None:
     _each(
         flatten=on_leaves(lambda leaves: [*leaves[::2], *leaves[1::2]] if _paired(leaves) else leaves),
         unflatten=on_values(
-            lambda values: [*itertools.chain(*zip(values[: len(values) // 2], values[len(values) // 2 :]))] if _paired(values) else values  # noqa: B905
+            lambda values: (
+                [*itertools.chain(*zip(values[: len(values) // 2], values[len(values) // 2 :]))]  # noqa: B905 - equal lengths are checked or wrong on purpose
+                if _paired(values)
+                else values
+            )
         ),
     )
 
@@ -158,7 +169,17 @@ def cast_to_float16() -> None:
 @mutant
 def moved_to_cpu() -> None:
     """Unflattening gives tensors on the CPU, whatever device they were on."""
-    _each(unflatten=on_values(_tensors(lambda tensor: torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu") if tensor.device.type != "cpu" else tensor)))
+    _each(
+        unflatten=on_values(
+            _tensors(
+                lambda tensor: (
+                    torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
+                    if tensor.device.type != "cpu"
+                    else tensor
+                )
+            )
+        )
+    )
 
 
 def _with_context(extra: Callable[[Any], Any]) -> None:
@@ -217,7 +238,10 @@ def returns_the_original() -> None:
 
         return changed
 
-    _each(flatten=wrap, unflatten=on_result(lambda cache: held.get("cache") if type(held.get("cache")) is type(cache) else cache))
+    _each(
+        flatten=wrap,
+        unflatten=on_result(lambda cache: held.get("cache") if type(held.get("cache")) is type(cache) else cache),
+    )
 
 
 @mutant
@@ -274,7 +298,12 @@ def class_lost() -> None:
     """Everything comes back as a DynamicCache."""
     for cls in classes():
         if cls.__name__ != "DynamicCache":
-            rewire(cls, unflatten=on_result(lambda cache: getattr(cache, "self_attention_cache", None) or _plain_dynamic(cache)))
+            rewire(
+                cls,
+                unflatten=on_result(
+                    lambda cache: getattr(cache, "self_attention_cache", None) or _plain_dynamic(cache)
+                ),
+            )
 
 
 @mutant
@@ -292,7 +321,10 @@ def updates_forgotten() -> None:
 @mutant
 def updates_have_text_keys() -> None:
     """The layer numbers of ``is_updated`` come back as text, as JSON keys do."""
-    _on("EncoderDecoderCache", lambda cache: setattr(cache, "is_updated", {str(k): v for k, v in cache.is_updated.items()}))
+    _on(
+        "EncoderDecoderCache",
+        lambda cache: setattr(cache, "is_updated", {str(k): v for k, v in cache.is_updated.items()}),
+    )
 
 
 def _on(name: str, change: Callable[[Any], Any]) -> None:
@@ -316,7 +348,11 @@ def _layers(change: Callable[[Any], Any], attribute: str) -> None:
 def length_zero() -> None:
     """Counters of lengths come back as 0; on the list path the count of seen tokens does."""
     _layers(lambda layer: setattr(layer, "cumulative_length", layer.cumulative_length * 0), "cumulative_length")
-    _each(unflatten=on_result(lambda cache: cache.__dict__.update(_seen_tokens=0) if "_seen_tokens" in cache.__dict__ else None))
+    _each(
+        unflatten=on_result(
+            lambda cache: cache.__dict__.update(_seen_tokens=0) if "_seen_tokens" in cache.__dict__ else None
+        )
+    )
 
 
 @mutant
@@ -324,7 +360,11 @@ def length_from_shape() -> None:
     """The counter of a sliding layer is taken from its tensor, also past the window."""
 
     def change(layer: Any) -> None:
-        if hasattr(layer, "sliding_window") and isinstance(layer.cumulative_length, int) and isinstance(layer.keys, torch.Tensor):
+        if (
+            hasattr(layer, "sliding_window")
+            and isinstance(layer.cumulative_length, int)
+            and isinstance(layer.keys, torch.Tensor)
+        ):
             layer.cumulative_length = layer.keys.shape[-2]
 
     _layers(change, "cumulative_length")
@@ -334,7 +374,13 @@ def length_from_shape() -> None:
 def length_off_by_one() -> None:
     """Counters of lengths come back one too large; on the list path the count of seen tokens does."""
     _layers(lambda layer: setattr(layer, "cumulative_length", layer.cumulative_length + 1), "cumulative_length")
-    _each(unflatten=on_result(lambda cache: cache.__dict__.update(_seen_tokens=cache._seen_tokens + 1) if "_seen_tokens" in cache.__dict__ else None))
+    _each(
+        unflatten=on_result(
+            lambda cache: (
+                cache.__dict__.update(_seen_tokens=cache._seen_tokens + 1) if "_seen_tokens" in cache.__dict__ else None
+            )
+        )
+    )
 
 
 @mutant
@@ -365,19 +411,30 @@ def window_lost() -> None:
 def maximum_lost() -> None:
     """Static caches come back with another maximum length."""
     _layers(lambda layer: setattr(layer, "max_cache_len", layer.max_cache_len + 1), "max_cache_len")
-    _each(unflatten=on_result(lambda cache: cache.__dict__.update(max_cache_len=1) if "max_cache_len" in cache.__dict__ else None))
+    _each(
+        unflatten=on_result(
+            lambda cache: cache.__dict__.update(max_cache_len=1) if "max_cache_len" in cache.__dict__ else None
+        )
+    )
 
 
 @mutant
 def initialization_forgotten() -> None:
     """Layers come back as if nothing had been written: the next update starts over."""
     _layers(lambda layer: setattr(layer, "is_initialized", False), "is_initialized")
-    _each(unflatten=on_result(lambda cache: cache.__dict__.update(key_cache=[], value_cache=[]) if "key_cache" in cache.__dict__ else None))
+    _each(
+        unflatten=on_result(
+            lambda cache: cache.__dict__.update(key_cache=[], value_cache=[]) if "key_cache" in cache.__dict__ else None
+        )
+    )
 
 
 @mutant
 def growth_forgotten() -> None:
-    """A cache that grows new layers on demand comes back as one that does not, or on the list path without ``_seen_tokens``."""
+    """A cache that grows new layers on demand comes back as one that does not.
+
+    Or on the list path without ``_seen_tokens``.
+    """
 
     def change(cache: Any) -> None:
         for name in ("layer_class_to_replicate", "layer_classes", "_seen_tokens"):
@@ -390,7 +447,11 @@ def growth_forgotten() -> None:
 @mutant
 def paths_all_alike() -> None:
     """Every leaf has the same path."""
-    _each(with_keys=lambda keyed: lambda cache: ([(pytree.MappingKey("cache"), leaf) for _, leaf in keyed(cache)[0]], keyed(cache)[1]))
+    _each(
+        with_keys=lambda keyed: (
+            lambda cache: ([(pytree.MappingKey("cache"), leaf) for _, leaf in keyed(cache)[0]], keyed(cache)[1])
+        )
+    )
 
 
 @mutant
@@ -446,7 +507,9 @@ def tensors_in_the_context() -> None:
 
         return changed
 
-    _each(flatten=wrap, unflatten=lambda unflatten: lambda values, context: unflatten([*values, *context[1]], context[0]))
+    _each(
+        flatten=wrap, unflatten=lambda unflatten: lambda values, context: unflatten([*values, *context[1]], context[0])
+    )
 
 
 @whole
@@ -512,7 +575,12 @@ def replaces_others() -> Iterator[None]:
     before = registry_snapshot()
     with _context():
         node = pytree.SUPPORTED_NODES[dict]
-        pytree.SUPPORTED_NODES[dict] = type(node)(dict, lambda d: node.flatten_fn(d), node.unflatten_fn, node.flatten_with_keys_fn)
+        pytree.SUPPORTED_NODES[dict] = type(node)(
+            dict,
+            lambda d: node.flatten_fn(d),
+            node.unflatten_fn,
+            node.flatten_with_keys_fn,
+        )
         try:
             yield
         finally:

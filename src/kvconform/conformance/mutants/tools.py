@@ -26,7 +26,10 @@ def rewire(
     unflatten: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
     with_keys: Callable[[Any], Any] | None = None,
 ) -> None:
-    """Wrap the functions of a node in the table of ``torch.utils._pytree``; what wraps the flattening wraps the one with paths too."""
+    """Wrap the functions of a node in the table of ``torch.utils._pytree``.
+
+    What wraps the flattening wraps the one with paths too.
+    """
     node = pytree.SUPPORTED_NODES[cls]
     keyed = node.flatten_with_keys_fn
     if flatten is not None:
