@@ -162,7 +162,7 @@ def test_interrupted_run_ends_its_record(tmp_path, sent):
     path = tmp_path / "r.jsonl"
     arguments = command("--subject", "native", "-k", "planted/hang", "--jobs", "1", "--record", str(path))
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        _wait_for(path, '"started"')
+        _wait_for(path, '"kind": "started"')
         process.send_signal(sent)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -177,7 +177,7 @@ def test_killed_run_leaves_a_start_without_an_end(tmp_path):
         "--subject", "native", "-k", "planted/hang", "--timeout", "20", "--jobs", "1", "--record", str(path)
     )
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        _wait_for(path, '"started"')
+        _wait_for(path, '"kind": "started"')
         process.kill()
     assert [line["kind"] for line in read(path)] == ["cell", "planned", "started"]
 

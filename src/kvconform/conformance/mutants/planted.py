@@ -577,7 +577,7 @@ def replaces_others() -> Iterator[None]:
         node = pytree.SUPPORTED_NODES[dict]
         pytree.SUPPORTED_NODES[dict] = type(node)(
             dict,
-            lambda d: node.flatten_fn(d),
+            lambda d: node.flatten_fn(d),  # noqa: PLW0108 - another function object is the point
             node.unflatten_fn,
             node.flatten_with_keys_fn,
         )
@@ -594,7 +594,7 @@ def leaves_a_patch() -> Iterator[None]:
     original = cls.__dict__["reorder_cache"]
     with _context():
         yield
-    cls.reorder_cache = lambda self, beam_idx: original(self, beam_idx)
+    cls.reorder_cache = lambda self, beam_idx: original(self, beam_idx)  # noqa: PLW0108 - another function object is the point
 
 
 @whole
