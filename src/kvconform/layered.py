@@ -35,6 +35,7 @@ __all__ = ["flatten", "unflatten"]
 COUNTERS = frozenset({"cumulative_length", "cumulative_length_int", "_seen_tokens", "erased_length"})
 """Attributes that count tokens. They are derived or leaves, never context (rule: a spec never tells a length)."""
 
+_DEFAULTS: dict[type, dict[str, Any]] = {}
 _STANDARD = {"keys": "key", "values": "value"}
 _ATTRIBUTE = {name: attribute for attribute, name in _STANDARD.items()}
 _LEAF_ENTRY = re.compile(r"(?P<name>.+)_(?P<letters>[A-Z]+)(?P<number>\d*)_(?P<index>\d+)")
@@ -65,7 +66,7 @@ def unflatten(cls: type, leaves: Any, context: list[str]) -> Any:
     Raises:
         CacheStructureError: the leaves or the context are not of one structure.
     """
-    plan = _plan(cls, tuple(context))
+    plan = _plan(cls, context)
     leaves = leaves if isinstance(leaves, list) else list(leaves)
     if len(leaves) != plan.count:
         raise CacheStructureError(
@@ -92,75 +93,50 @@ def assign(obj: Any, state: dict[str, Any]) -> None:
 
 def _flatten_standard(cache: Any) -> tuple[list[Any], list[str]] | None:
     """The common case, fast: growing layers below their windows, nothing out of the ordinary. None for all else."""
-    defaults = _default_items(type(cache))
+    defaults = _defaults(type(cache))
     state = cache.__dict__
-    if defaults is None or len(state) != len(defaults) + 1:
+    if len(state) != len(defaults) + 1:
         return None
-    for name, value in defaults:
-        if name not in state:
-            return None
-        found = class_text(state[name]) if isinstance(state[name], type) else state[name]
-        if not (found is value or same(found, value)):
+    for name, value in defaults.items():
+        if name not in state or not (state[name] is value or same(state[name], value)):
             return None
     leaves: list[Any] = []
-    codes: list[tuple[str, Any]] = []
+    codes: list[str] = []
     for layer in state["layers"]:
-        rules = _standard_rules(type(layer))
-        if rules is None or not _is_standard(layer.__dict__, rules):
+        model = model_of(type(layer))
+        if not _is_standard(layer.__dict__, model):
             return None
-        codes.append((rules[0], "" if rules[1] is None else layer.__dict__[rules[1]]))
-        leaves += (layer.keys, layer.values)
+        codes.append(code_of(model, layer.__dict__))
+        leaves.append(layer.keys)
+        leaves.append(layer.values)
+    if torch.compiler.is_dynamo_compiling():
+        return leaves, [f"{kind}_{code}_{i}" for i, code in enumerate(codes) for kind in ("key", "value")]
     return leaves, list(_standard_context(tuple(codes)))
 
 
-_Rules = tuple[str, "str | None", int, bool, tuple[tuple[str, Any], ...]]
-
-
-@probes.constant
-def _standard_rules(cls: type) -> _Rules | None:
-    """Code, configuration, count of attributes, whether one of them counts, and the values that never change."""
-    model = model_of(cls)
-    if model.code not in ("D", "W"):
-        return None
-    special = {"keys", "values", "dtype", "device", "cumulative_length", "_sliding_window_tensor", model.config}
-    constants = tuple((name, value) for name, value in model.ready.items() if name not in special)
-    return model.code, model.config, len(model.ready), "cumulative_length" in model.ready, constants
-
-
-def _is_standard(state: dict[str, Any], rules: _Rules) -> bool:
+def _is_standard(state: dict[str, Any], model: LayerModel) -> bool:
     """Whether its keys and values describe a layer wholly."""
-    _, _, count, counts, constants = rules
+    if model.code not in ("D", "W") or len(state) != len(model.ready):
+        return False
     keys = state["keys"]
-    if len(state) != count or not isinstance(keys, torch.Tensor) or not isinstance(state["values"], torch.Tensor):
+    if not isinstance(keys, torch.Tensor) or not isinstance(state["values"], torch.Tensor):
         return False
     if "dtype" in state and (state["dtype"] is not keys.dtype or state["device"] != keys.device):
         return False
-    if counts and not (isinstance(state["cumulative_length"], int) and state["cumulative_length"] == length_of(keys)):
-        return False
-    for name, value in constants:
+    if "cumulative_length" in state:
+        count = state["cumulative_length"]
+        # A symbol is left to the careful path, which asks for proof instead of guarding.
+        if type(count) is not int or count != length_of(keys):
+            return False
+    for name, value in model.constants:
         if state[name] is not value:
             return False
     return True
 
 
 @probes.constant
-def _standard_context(codes: tuple[tuple[str, Any], ...]) -> tuple[str, ...]:
-    return tuple(f"{kind}_{code}{number}_{i}" for i, (code, number) in enumerate(codes) for kind in ("key", "value"))
-
-
-@probes.constant
-def _default_items(cls: type) -> tuple[tuple[str, Any], ...] | None:
-    defaults = _defaults(cls)
-    if defaults is None:
-        return None
-    # A class that reaches dynamo on two ways (here and through its module) makes a guard that it cannot check (2.15).
-    return tuple((name, class_text(value) if isinstance(value, type) else value) for name, value in defaults.items())
-
-
-@probes.constant
-def class_text(cls: type) -> str:
-    """A class as text."""
-    return f"class {cls.__module__}.{cls.__qualname__}"
+def _standard_context(codes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{kind}_{code}_{i}" for i, code in enumerate(codes) for kind in ("key", "value"))
 
 
 def _write_layer(writer: Writer, layer: Any, index: int) -> list[str]:
@@ -185,7 +161,7 @@ def _write_layer(writer: Writer, layer: Any, index: int) -> list[str]:
 def _write_cache(writer: Writer, cache: Any) -> list[str]:
     start = len(writer.names)
     state = attributes(cache)
-    defaults = _defaults(type(cache)) or {}
+    defaults = _defaults(type(cache))
     facts = []
     for name, value in in_order(state):
         if name != "layers" and not (name in defaults and same(defaults[name], value)):
@@ -249,23 +225,32 @@ def same(left: Any, right: Any) -> bool:
     return type(left) is type(right) and bool(left == right)
 
 
-@probes.constant
-def _defaults(cls: type) -> dict[str, Any] | None:
-    """Attributes of a new cache that is made without arguments, its layers aside. None if it takes some."""
+def _defaults(cls: type) -> dict[str, Any]:
+    """Attributes of a new cache that is made without arguments, its layers aside. Empty if nothing is known."""
+    # A plain table for the same reason as in kvconform.layers.model_of.
+    defaults = _DEFAULTS.get(cls)
+    return learn_cache(cls) if defaults is None else defaults
+
+
+def learn_cache(cls: type) -> dict[str, Any]:
+    """Try a cache class once."""
     with torch.utils._python_dispatch._disable_current_modes():
         try:
             made = cls()
         except (TypeError, RuntimeError, ValueError, AssertionError):
             # StaticCache wants a config; what it has in common with the base class (4.56 and later) is known from there.
-            return None if cls is probes.cache_class("Cache") else _base_defaults()
-    return {name: value for name, value in attributes(made).items() if name != "layers"}
+            found = _base_defaults()
+        else:
+            found = {name: value for name, value in attributes(made).items() if name != "layers"}
+    _DEFAULTS[cls] = found
+    return found
 
 
-def _base_defaults() -> dict[str, Any] | None:
+def _base_defaults() -> dict[str, Any]:
     try:
         made = probes.cache_class("Cache")(layers=[])  # type: ignore[misc]
     except TypeError:
-        return None
+        return {}
     return {name: value for name, value in attributes(made).items() if name != "layers"}
 
 
@@ -278,8 +263,9 @@ class _LayerPlan:
     """How one layer is rebuilt from its share of the leaves.
 
     Attributes:
-        model: its class.
-        number: the number in its code.
+        letters: the code of its class. The class stays out: dynamo cannot guard on what it meets in a plan first.
+        config: the attribute with the number in its code.
+        number: that number.
         ready: whether it has tensors.
         attributes: one name a leaf; a name with a dot is inside a fact.
         facts: attributes and their JSON.
@@ -289,7 +275,8 @@ class _LayerPlan:
         grows: whether its counter does.
     """
 
-    model: LayerModel
+    letters: str
+    config: str | None
     number: int | None
     ready: bool
     attributes: list[str] = field(default_factory=list)
@@ -327,12 +314,12 @@ def _read(cache: Any, plan: _Plan, leaves: list[Any]) -> dict[str, Any]:
 def _read_layer(cache: Any, plan: _LayerPlan, leaves: list[Any]) -> Any:
     state: dict[str, Any] = {}
     _read_attributes(cache, state, plan, leaves)
-    if plan.model.config is not None:
-        state[plan.model.config] = plan.number
+    if plan.config is not None:
+        state[plan.config] = plan.number
     for name in plan.implied:
         counts = plan.grows and name in COUNTERS
         state[name] = length_of(state["keys"]) if counts else derived(name, state, state.get("keys"))
-    layer = object.__new__(plan.model.cls)
+    layer = object.__new__(model_by_code(plan.letters).cls)
     assign(layer, state)
     return layer
 
@@ -354,8 +341,19 @@ def _read_attributes(cache: Any, state: dict[str, Any], plan: _Plan | _LayerPlan
         state.pop(name, None)
 
 
-@probes.constant
-def _plan(cls: type, context: tuple[str, ...]) -> _Plan:
+_PLANS: dict[tuple[type, str], _Plan] = {}
+
+
+def _plan(cls: type, context: list[str]) -> _Plan:
+    # A plain table, like _DEFAULTS. torch.export has unflattened its inputs once before it traces anything.
+    key = (cls, "\n".join(context))
+    plan = _PLANS.get(key)
+    if plan is None:
+        plan = _PLANS[key] = _make_plan(cls, context)
+    return plan
+
+
+def _make_plan(cls: type, context: list[str]) -> _Plan:
     layers: dict[int, _LayerPlan] = {}
     plan = _Plan()
     for entry in context:
@@ -364,7 +362,7 @@ def _plan(cls: type, context: tuple[str, ...]) -> _Plan:
         raise CacheStructureError(f"the context {list(context)} skips a layer: pass the context of a flatten")
     plan.layers = [layers[i] for i in range(len(layers))]
     plan.count = len(plan.attributes) + sum(len(layer.attributes) for layer in plan.layers)
-    _add_rest(plan, dict(_defaults(cls) or {}))
+    _add_rest(plan, dict(_defaults(cls)))
     for layer in plan.layers:
         _finish(layer)
     return plan
@@ -372,10 +370,11 @@ def _plan(cls: type, context: tuple[str, ...]) -> _Plan:
 
 def _finish(layer: _LayerPlan) -> None:
     """Say where the attributes come from that the context does not mention."""
-    base = layer.model.ready if layer.ready else layer.model.fresh
+    model = model_by_code(layer.letters)
+    base = model.ready if layer.ready else model.fresh
     layer.grows = _grows(base)
     rest = {}
-    given = {*layer.attributes, *(name for name, _ in layer.facts), *layer.missing, layer.model.config, *_STANDARD}
+    given = {*layer.attributes, *(name for name, _ in layer.facts), *layer.missing, layer.config, *_STANDARD}
     for name, value in base.items():
         if name in given:
             continue
@@ -394,7 +393,7 @@ def _add_rest(plan: _Plan | _LayerPlan, rest: dict[str, Any]) -> None:
     for name, value in rest.items():
         if name in given:
             continue
-        if isinstance(value, (list, dict, set)):
+        if isinstance(value, (list, dict, set, type)):
             plan.facts.append((name, Writer(None).write(name, value)))
         else:
             plan.constants.append((name, value))
@@ -427,5 +426,6 @@ def _layer(match: re.Match[str], layers: dict[int, _LayerPlan]) -> _LayerPlan:
     index = int(match["index"])
     if index not in layers:
         number = int(match["number"]) if match["number"] else None
-        layers[index] = _LayerPlan(model_by_code(match["letters"]), number, ready=True)
+        model = model_by_code(match["letters"])
+        layers[index] = _LayerPlan(match["letters"], model.config, number, ready=True)
     return layers[index]

@@ -35,7 +35,7 @@ import torch
 from kvconform import probes
 from kvconform.errors import KVConformError, UnknownLayerError
 
-__all__ = ["FROM_CONFIG", "LayerModel", "code_of", "derived", "is_derived", "length_of", "model_by_code", "model_of", "register_layer"]
+__all__ = ["FROM_CONFIG", "LayerModel", "code_of", "derived", "is_derived", "learn_layers", "length_of", "model_by_code", "model_of", "register_layer"]
 
 _WINDOW = "sliding_window"
 _LENGTH = "max_cache_len"
@@ -69,6 +69,8 @@ _KNOWN: dict[str, _Row] = {
     "DummyLayer": _Row("Z"),
 }
 _OWN: dict[type, _Row] = {}
+_MODELS: dict[type, LayerModel] = {}
+_BY_CODE: dict[str, LayerModel] = {}
 
 # Arguments with which any known layer can be made as an example. Sizes of one: 4.54 and 4.55 allocate at once.
 _TINY: dict[str, Any] = {"max_cache_len": 1, "batch_size": 1, "num_heads": 1, "head_dim": 1, "sliding_window": 1}
@@ -85,6 +87,7 @@ class LayerModel:
         config: the attribute whose value follows the letters in the code, if any.
         fresh: attributes and values of an example before its first update.
         ready: attributes and values after it. Values that a layer has in common with these need no words.
+        constants: those of `ready` that neither tensors nor the code tell.
     """
 
     cls: type
@@ -92,6 +95,7 @@ class LayerModel:
     config: str | None
     fresh: dict[str, Any]
     ready: dict[str, Any]
+    constants: tuple[tuple[str, Any], ...] = ()
 
 
 def code_of(model: LayerModel, state: dict[str, Any]) -> str:
@@ -119,17 +123,32 @@ def register_layer(cls: type, code: str, config: str | None = None) -> None:
     if owner is not None or known is not None:
         raise KVConformError(f"the code {code} belongs to {known or getattr(owner, '__name__', owner)}: choose another")
     _OWN[cls] = _Row(code, config)
-    for known_models in (model_of, model_by_code):
-        known_models.cache_clear()  # type: ignore[attr-defined]
+    _MODELS.pop(cls, None)
+    model_of(cls)
 
 
-@probes.constant
 def model_of(cls: type) -> LayerModel:
     """What is known of a layer class.
 
     Raises:
         UnknownLayerError: nothing is.
     """
+    # A plain table, not a cached function: strict export reads it while it traces, which it can do with a global.
+    model = _MODELS.get(cls)
+    return _learn(cls) if model is None else model
+
+
+def learn_layers() -> None:
+    """Learn every layer class of this release now, so that nothing needs to be tried later inside a trace."""
+    for name in _KNOWN:
+        cls = probes.cache_class(name)
+        if cls is not None:
+            model_of(cls)
+    for cls in _OWN:
+        model_of(cls)
+
+
+def _learn(cls: type) -> LayerModel:
     row = _OWN.get(cls)
     if row is None and cls is probes.cache_class(cls.__name__):
         row = _KNOWN.get(cls.__name__)
@@ -141,23 +160,25 @@ def model_of(cls: type) -> LayerModel:
     if row.code == "XS" and probes.cache_class("StaticSlidingWindowLayer") is None:
         row = _Row("X", row.config)
     fresh, ready = _examples(cls)
-    return LayerModel(cls, row.code, row.config, fresh, ready)
+    told = {"keys", "values", "cumulative_length", row.config, *_DERIVED}
+    constants = tuple((name, value) for name, value in ready.items() if name not in told)
+    _MODELS[cls] = LayerModel(cls, row.code, row.config, fresh, ready, constants)
+    _BY_CODE[row.code] = _MODELS[cls]
+    return _MODELS[cls]
 
 
-@probes.constant
 def model_by_code(letters: str) -> LayerModel:
     """The model whose code is `letters` on this release.
 
     Raises:
         UnknownLayerError: this release has no such class.
     """
-    for cls, row in _OWN.items():
-        if row.code == letters:
-            return model_of(cls)
-    for name in _KNOWN:
-        cls_or_none = probes.cache_class(name)
-        if cls_or_none is not None and model_of(cls_or_none).code == letters:
-            return model_of(cls_or_none)
+    model = _BY_CODE.get(letters)
+    if model is None:
+        learn_layers()
+        model = _BY_CODE.get(letters)
+    if model is not None:
+        return model
     names = [name for name, row in _KNOWN.items() if row.code == letters]
     raise UnknownLayerError(
         f"the context has a layer of code {letters} ({', '.join(names) or 'no class of transformers'}), which this release "

@@ -69,11 +69,16 @@ def release() -> str:
     return f"torch {torch.__version__} with transformers {transformers}"
 
 
-@constant
+_CLASSES: dict[str, type | None] = {}
+
+
 def cache_class(name: str) -> type | None:
     """The class called `name` in transformers.cache_utils, or None where the release has none."""
-    found = getattr(transformers_cache_utils(), name, None)
-    return found if isinstance(found, type) else None
+    # A plain table: what strict export meets in a cached answer first, it cannot guard on when it meets it again.
+    if name not in _CLASSES:
+        found = getattr(transformers_cache_utils(), name, None)
+        _CLASSES[name] = found if isinstance(found, type) else None
+    return _CLASSES[name]
 
 
 @constant

@@ -21,6 +21,8 @@ from torch.utils import _pytree as py_pytree
 
 from kvconform import flatten, probes, pytree
 from kvconform.errors import CacheStructureError
+from kvconform.layered import learn_cache
+from kvconform.layers import learn_layers
 from kvconform.pytree import Node, Registration
 
 __all__ = [
@@ -113,8 +115,13 @@ def register_cache_flattening(patch_transformers: bool = True) -> dict[type, Reg
 def _nodes(patch_transformers: bool) -> dict[type, Node]:
     if not patch_transformers:
         return dict(_ADAPTED)
+    learn_layers()
+    probes.cache_class("Cache")
     nodes = {cls: flatten.model_output_node(cls) for cls in probes.model_output_classes()}
-    nodes.update({cls: flatten.cache_node(cls) for cls in probes.cache_classes()})
+    for cls in probes.cache_classes():
+        nodes[cls] = flatten.cache_node(cls)
+        if probes.has_layers():
+            learn_cache(cls)
     return nodes | _ADAPTED
 
 

@@ -151,7 +151,7 @@ class Reader:
         if kind == "device":
             return torch.device(content)
         if kind == "class":
-            return _resolve(content)
+            return _class(content)
         if kind == "enum":
             return _resolve(content)[written["name"]]
         if kind == "owner":
@@ -188,6 +188,9 @@ def dumps(written: Any) -> str:
     return json.dumps(written, separators=(",", ":"))
 
 
+dumps._dynamo_marked_constant = True  # type: ignore[attr-defined]  # see kvconform.probes.constant
+
+
 def loads(text: str) -> Any:
     """What `dumps` wrote."""
     return json.loads(text)
@@ -200,6 +203,12 @@ def _cache_types() -> tuple[type, ...]:
 
 def _reference(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _class(reference: str) -> type:
+    module, _, name = reference.partition(":")
+    known = probes.cache_class(name) if module == "transformers.cache_utils" else None
+    return _resolve(reference) if known is None else known
 
 
 def _resolve(reference: str) -> Any:
