@@ -24,7 +24,7 @@ def _program(recipe: Recipe, *, dynamic: bool) -> tuple[torch.export.ExportedPro
     trees.expect_registered(cache, recipe.where)
     module = UpdateCache.like(cache)
     dims = shapes.named(recipe.longest)
-    asked = ({0: dims.batch}, shapes.dynamic_shapes(recipe.build, 2, recipe.length, dims), {}) if dynamic else None
+    asked: Any = ({0: dims.batch}, shapes.dynamic_shapes(recipe.build, 2, recipe.length, dims), {}) if dynamic else None
     return expect_exportable(module, step_inputs(cache), asked, where=recipe.where), module
 
 

@@ -14,7 +14,7 @@ import torch.utils._pytree as pytree
 from kvconform.checks import trees
 from kvconform.checks.caches import Recipe, recipes
 from kvconform.checks.errors import expect_equal
-from kvconform.checks.observe import observe
+from kvconform.checks.observe import differences, observe
 from kvconform.conformance.needs import needs_cuda
 
 of = pytest.mark.parametrize(
@@ -57,9 +57,7 @@ def test_fake_round_trip(registered: object, recipe: Recipe) -> None:
         expect_equal("devices", _devices(cache), ["cuda"], recipe.where)
         restored = trees.round_trip(cache, recipe.where)
         expect_equal("devices after a round trip", _devices(restored), ["cuda"], recipe.where)
-        trees.expect_no_differences(
-            trees.differences(observe(restored), observe(cache)), "lost on fake CUDA", recipe.where
-        )
+        trees.expect_no_differences(differences(observe(restored), observe(cache)), "lost on fake CUDA", recipe.where)
 
 
 @of
@@ -81,7 +79,7 @@ def test_meta(registered: object, recipe: Recipe) -> None:
     cache = _moved(recipe.build(), "meta")
     expect_equal("devices", _devices(cache), ["meta"], recipe.where)
     trees.expect_no_differences(
-        trees.differences(observe(trees.round_trip(cache, recipe.where)), observe(cache)), "lost on meta", recipe.where
+        differences(observe(trees.round_trip(cache, recipe.where)), observe(cache)), "lost on meta", recipe.where
     )
 
 

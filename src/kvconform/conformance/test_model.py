@@ -60,7 +60,7 @@ def test_exported_decode(registered: object, tiny: TinyModel) -> None:
 
     trees.expect_registered(build(2, PROMPT), tiny.name)
     dims = shapes.named()
-    asked = ({0: dims.batch}, shapes.dynamic_shapes(build, 2, PROMPT, dims), {})
+    asked: Any = ({0: dims.batch}, shapes.dynamic_shapes(build, 2, PROMPT, dims), {})
     program = expect_exportable(module, args(2, PROMPT), asked, where=tiny.name)
     expect_decodes(
         program,

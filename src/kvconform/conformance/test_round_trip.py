@@ -12,6 +12,7 @@ from kvconform.checks import trees
 from kvconform.checks.behave import append, crop, crops_by_count, states
 from kvconform.checks.caches import RECIPES, Recipe, recipes
 from kvconform.checks.needs import lookup
+from kvconform.checks.observe import differences, observe
 
 every = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 growing = pytest.mark.parametrize(
@@ -45,9 +46,9 @@ def test_nested(registered: object, name: str) -> None:
     value: Any = {"list": [cache, cache], "tuple": (cache, torch.ones(1)), "dict": {"past": cache}}[name]
     restored = trees.round_trip(value)
     trees.expect_no_differences(
-        trees.differences(
-            trees.observe(restored if name != "list" else restored[0]),
-            trees.observe(value if name != "list" else cache),
+        differences(
+            observe(restored if name != "list" else restored[0]),
+            observe(value if name != "list" else cache),
         ),
         f"lost in a round trip inside a {name}",
     )

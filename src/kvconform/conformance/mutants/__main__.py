@@ -69,6 +69,11 @@ def _report(names: list[str], checks: list[dict[str, str]]) -> int:
     for name, killers in kills.items():
         shown = ", ".join(killers[:3]) + (f" and {len(killers) - 3} more" if len(killers) > 3 else "")
         print(f"{'killed' if killers else 'SURVIVED':9} {name:28} {shown}")  # noqa: T201
+    if failing["none"] and len(failing["none"]) == len(
+        {check["id"] for check in checks if check["status"] not in ("na", "skip")}
+    ):
+        print("\nerror: the registration without a mutant fails every check: nothing was measured")  # noqa: T201
+        return 1
     used = set().union(*kills.values()) if kills else set()
     idle = sorted({check["id"] for check in checks if check["status"] not in ("na", "skip")} - used)
     survived = [name for name, killers in kills.items() if not killers]

@@ -28,7 +28,7 @@ def _context() -> Any:
     return register_flattening_functions(patch_transformers=True)
 
 
-def mutant(change: Callable[[], None]) -> Callable[[], None]:
+def mutant(change: Callable[[], None]) -> Callable[[], Any]:
     """Plant a subject: kvconform's registration, then ``change``; everything is undone exactly."""
 
     @contextlib.contextmanager
@@ -42,19 +42,13 @@ def mutant(change: Callable[[], None]) -> Callable[[], None]:
                 restore_registry(inside)
 
     MUTANTS[change.__name__] = subject
-    return change
+    return subject
 
 
 def whole(subject: Callable[[], Any]) -> Callable[[], Any]:
     """Plant a subject that is a context manager of its own."""
     MUTANTS[subject.__name__] = contextlib.contextmanager(subject)
-    return subject
-
-
-def __getattr__(name: str) -> Any:
-    if name in MUTANTS:
-        return MUTANTS[name]
-    raise AttributeError(name)
+    return MUTANTS[subject.__name__]
 
 
 def _clone(value: Any) -> Any:
@@ -527,7 +521,8 @@ def nothing_registered() -> Iterator[None]:
 @whole
 def never_undone() -> Iterator[None]:
     """Leaving undoes nothing."""
-    _context().__enter__()
+    _KEPT.append(_context())
+    _KEPT[-1].__enter__()
     yield
 
 
@@ -535,6 +530,7 @@ def never_undone() -> Iterator[None]:
 def not_undone_after_exception() -> Iterator[None]:
     """Leaving by an exception undoes nothing."""
     context = _context()
+    _KEPT.append(context)
     context.__enter__()
     yield
     context.__exit__(None, None, None)
@@ -609,6 +605,8 @@ def works_once() -> Iterator[None]:
 
 
 _ENTERED: list[bool] = []
+# A context that is dropped is closed by the garbage collector, and undone after all.
+_KEPT: list[Any] = []
 
 
 @whole
