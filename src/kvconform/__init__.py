@@ -16,6 +16,14 @@ from typing import Any
 from kvconform._version import __version__
 
 _WHERE = {
+    "build": (
+        "make_dynamic_cache",
+        "make_encoder_decoder_cache",
+        "make_hybrid_cache",
+        "make_mamba_cache",
+        "make_sliding_window_cache",
+        "make_static_cache",
+    ),
     "errors": ("CacheStructureError", "KVConformError", "MissingTransformersError", "UnknownLayerError"),
     "flatten": (
         "flatten_cache",
@@ -33,6 +41,7 @@ _WHERE = {
         "unflatten_static_cache",
     ),
     "layers": ("register_layer",),
+    "recipes": ("DynamicCacheModule", "StaticCacheModule", "convert_and_export_with_cache", "export_with_dynamic_cache"),
     "register": (
         "register_cache_adapter",
         "register_cache_flattening",
@@ -41,6 +50,9 @@ _WHERE = {
         "unregister_cache_flattening",
         "unregister_class_flattening",
     ),
+    "shapes": ("dynamic_shapes_for",),
+    "text": ("string_type",),
+    "view": ("CacheView", "crop_to", "mask_sizes", "reorder", "update", "view_of"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 

@@ -1,0 +1,80 @@
+"""Dynamic shapes for torch.export, read off a cache: for exactly this registration, nothing dynamic that is not."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch.utils import _pytree as py_pytree
+
+from kvconform import flatten, probes
+
+__all__ = ["dynamic_shapes_for"]
+
+_LEAF = re.compile(r"(?P<name>.+)_(?P<letters>[A-Z]+)\d*_(?P<index>\d+)")
+_GROWING = frozenset({"D", "W", "I", "LD", "LW", "K"})
+
+
+def dynamic_shapes_for(tree: Any, batch: Any = None, length: Any = None, cross_length: Any = None) -> Any:
+    """What `torch.export.export(dynamic_shapes=...)` wants for a cache, or for arguments with caches among them.
+
+    Args:
+        tree: a cache, or lists, tuples and dicts of caches and other things. Tensors that are not in a cache get None:
+            say yourself what is dynamic in them.
+        batch: a `Dim`, `Dim.DYNAMIC`, `Dim.AUTO` or None, for the first dimension of every tensor in a cache.
+        length: the same for the tokens of layers that grow. Static layers, and sliding layers past their window, have no
+            dynamic length; their counter is an int, which is `Dim.AUTO` where torch takes dynamic ints (not up to 2.6).
+        cross_length: the same for the cross attention of an EncoderDecoderCache.
+
+    Returns:
+        One entry a leaf in a list for each cache (torch compares a registered class with the list of its children),
+        and the containers of `tree` around them.
+    """
+    if _is_cache(tree):
+        return _cache_shapes(tree, batch, length, cross_length)
+    if isinstance(tree, dict):
+        return {key: dynamic_shapes_for(value, batch, length, cross_length) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(dynamic_shapes_for(value, batch, length, cross_length) for value in tree)
+    return None
+
+
+def _is_cache(value: Any) -> bool:
+    node = py_pytree.SUPPORTED_NODES.get(type(value))
+    if node is not None and node.flatten_fn is flatten.flatten_cache:
+        return True
+    base = probes.cache_class("Cache")
+    return base is not None and isinstance(value, base)
+
+
+def _cache_shapes(cache: Any, batch: Any, length: Any, cross_length: Any) -> list[Any]:
+    pairs, _ = flatten.flatten_with_keys_cache(cache)
+    names = [key.key for key, _ in pairs]
+    past = {match["index"] for name in names if (match := _LEAF.fullmatch(name)) and match["name"] == "cumulative_length"}
+    shapes = []
+    for name, (_, child) in zip(names, pairs):
+        if _is_cache(child):
+            shapes.append(_cache_shapes(child, batch, cross_length if name.startswith("cross") else length, None))
+        elif isinstance(child, int):
+            shapes.append(_dynamic_int())
+        else:
+            shapes.append(_tensor_shape(name, child, batch, length, past))
+    return shapes
+
+
+def _tensor_shape(name: str, tensor: torch.Tensor, batch: Any, length: Any, past: set[str]) -> dict[int, Any] | None:
+    match = _LEAF.fullmatch(name)
+    if tensor.dim() < 2 or (match is None and not name.startswith(("conv_states", "ssm_states"))):  # noqa: PLR2004
+        # Counters and flags, and what has no tokens yet.
+        return None
+    shape = {} if batch is None else {0: batch}
+    if match is not None and length is not None and match["letters"] in _GROWING and match["index"] not in past:
+        position = {"key": 2, "value": 2, "indexer_keys": 1}.get(match["name"])
+        if position is not None:
+            shape[position] = length
+    return shape or None
+
+
+def _dynamic_int() -> Any:
+    return torch.export.Dim.AUTO if probes.takes_dynamic_int() else None
