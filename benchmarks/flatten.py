@@ -72,7 +72,7 @@ class OperatorCount(TorchDispatchMode):
         super().__init__()
         self.ran: list[str] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002, D102
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.ran.append(str(func))
         return func(*args, **(kwargs or {}))
 
@@ -167,12 +167,12 @@ def contest(layers: int, window: int | None, repeats: int, own: Registration | N
 def row(layers: int, costs: dict[str, Cost]) -> str:
     """One line of the table: costs of this shim, and the ratios to the others."""
     ours, plain, theirs = costs["kvconform"], costs["pairs"], costs.get("transformers")
-    cells = [f"{layers:6d}"]
-    for cost in (ours, plain, theirs):
-        cells.append("      -       -" if cost is None else f"{cost.flatten:7.1f} {cost.unflatten:7.1f}")
-    cells.append(f"{ours.total / plain.total:9.2f}")
-    cells.append("        -" if theirs is None else f"{ours.total / theirs.total:9.3f}")
-    return "  ".join(cells)
+    costs_of_each = [
+        "      -       -" if cost is None else f"{cost.flatten:7.1f} {cost.unflatten:7.1f}"
+        for cost in (ours, plain, theirs)
+    ]
+    to_theirs = "        -" if theirs is None else f"{ours.total / theirs.total:9.3f}"
+    return "  ".join([f"{layers:6d}", *costs_of_each, f"{ours.total / plain.total:9.2f}", to_theirs])
 
 
 def missed(measured: dict[int, dict[str, Cost]], copied: dict[int, str]) -> list[str]:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from kvconform import layered, legacy, probes
+from kvconform import layered, legacy, plans, probes
 from kvconform.pytree import Node, keyed
 
 __all__ = [
@@ -76,7 +76,7 @@ def unflatten_cache(cls: type, children: Iterable[Any], context: list[str]) -> A
         return legacy.unflatten(cls, children, context)
     if context and context[-1] == _LISTS:
         return legacy.unflatten(cls, children, context[:-1])
-    return layered.unflatten(cls, children, context)
+    return plans.unflatten(cls, children, context)
 
 
 def cache_node(cls: type) -> Node:

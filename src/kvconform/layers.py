@@ -34,11 +34,27 @@ import torch
 
 from kvconform import probes
 from kvconform.errors import KVConformError, UnknownLayerError
+from kvconform.state import attributes
 
-__all__ = ["FROM_CONFIG", "LayerModel", "code_of", "derived", "is_derived", "learn_layers", "length_of", "model_by_code", "model_of", "register_layer"]
+__all__ = [
+    "FROM_CONFIG",
+    "LayerModel",
+    "code_of",
+    "derived",
+    "is_derived",
+    "learn_layers",
+    "length_of",
+    "model_by_code",
+    "model_of",
+    "register_layer",
+]
 
 _WINDOW = "sliding_window"
 _LENGTH = "max_cache_len"
+
+
+COUNTERS = frozenset({"cumulative_length", "cumulative_length_int", "_seen_tokens", "erased_length"})
+"""Attributes that count tokens. They are derived or leaves, never context (rule: a spec never tells a length)."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,7 @@ _KNOWN: dict[str, _Row] = {
     "DummyLayer": _Row("Z"),
 }
 _OWN: dict[type, _Row] = {}
+_DEFAULTS: dict[type, dict[str, Any]] = {}
 _MODELS: dict[type, LayerModel] = {}
 _BY_CODE: dict[str, LayerModel] = {}
 
@@ -181,8 +198,8 @@ def model_by_code(letters: str) -> LayerModel:
         return model
     names = [name for name, row in _KNOWN.items() if row.code == letters]
     raise UnknownLayerError(
-        f"the context has a layer of code {letters} ({', '.join(names) or 'no class of transformers'}), which this release "
-        f"lacks ({probes.release()}): load it with a release that has the class, or call kvconform.register_layer first"
+        f"the context has a layer of code {letters} ({', '.join(names) or 'no class of transformers'}), which "
+        f"this release lacks ({probes.release()}): load it with a release that has the class, or call kvconform.register_layer first"
     )
 
 
@@ -209,9 +226,14 @@ def is_derived(name: str) -> bool:
     return name in _DERIVED
 
 
+def grows(base: dict[str, Any]) -> bool:
+    """Whether the length of such a layer's keys is the number of tokens it has seen (below its window)."""
+    return "max_cache_len" not in base and "_quantized_keys" not in base
+
+
 def length_of(keys: Any) -> Any:
     """Tokens in a tensor of keys, shape (batch, heads, tokens, head size); 0 for None and for the empty one."""
-    shape = getattr(keys, "shape", ())
+    shape: Any = getattr(keys, "shape", ())
     return shape[-2] if len(shape) == _SHAPE_DIMS else 0
 
 
@@ -239,6 +261,11 @@ FROM_CONFIG = frozenset({"_sliding_window_tensor"})
 def _window_tensor(window: int, reference: Any) -> torch.Tensor:
     """5.15 and later keep the window as a tensor too; it follows from the number, so that it is no leaf."""
     device = reference.device if isinstance(reference, torch.Tensor) else torch.device("cpu")
+    mode = getattr(reference, "fake_mode", None)
+    if mode is not None and device.type != "cpu":
+        # A fake tensor may lie on a device that this machine does not have.
+        with mode:
+            return torch.empty((), dtype=torch.long, device=device)
     return _window_tensor_on(window, str(device))
 
 
@@ -289,3 +316,32 @@ def _fill(layer: Any) -> None:
             layer.lazy_initialization(*(one,) * (2 if count != 1 else 1))
     elif getattr(layer, "keys", one) is None:
         layer.update(one, one)
+
+
+def defaults_of(cls: type) -> dict[str, Any]:
+    """Attributes of a new cache that is made without arguments, its layers aside. Empty if nothing is known."""
+    # A plain table for the same reason as in kvconform.layers.model_of.
+    defaults = _DEFAULTS.get(cls)
+    return learn_cache(cls) if defaults is None else defaults
+
+
+def learn_cache(cls: type) -> dict[str, Any]:
+    """Try a cache class once."""
+    with torch.utils._python_dispatch._disable_current_modes():
+        try:
+            made = cls()
+        except Exception:  # noqa: BLE001 (OffloadedCache wants a GPU, QuantizedCache a package, StaticCache a config, ...)
+            # StaticCache wants a config; what it shares with the base class (4.56 and later) is known from there.
+            found = _base_defaults()
+        else:
+            found = {name: value for name, value in attributes(made).items() if name != "layers"}
+    _DEFAULTS[cls] = found
+    return found
+
+
+def _base_defaults() -> dict[str, Any]:
+    try:
+        made = probes.cache_class("Cache")(layers=[])  # type: ignore[misc]
+    except TypeError:
+        return {}
+    return {name: value for name, value in attributes(made).items() if name != "layers"}

@@ -5,7 +5,7 @@ The context is the one of kvconform.layered, so that a program saved with one re
     key_D_0, value_D_0          DynamicCache and its subclasses
     key_S16_0, value_S16_0      StaticCache of 16 tokens; X4 a sliding layer of 4 tokens; K8 a SinkCache of window 8
     #D_0                        layer 0 was skipped: transformers up to 4.49 keeps an empty list for it
-    _seen_tokens                the counter, a leaf where the first layer's length does not tell it (quantized, sink caches)
+    _seen_tokens                the counter, a leaf where the first layer's length does not tell it (quantized, sink)
     #max_cache_len=16           attributes of the cache
     #buffers                    key_cache_0, ... are buffers too (Cache was a torch.nn.Module until 4.49)
 """
@@ -19,9 +19,8 @@ import torch
 
 from kvconform import probes
 from kvconform.errors import CacheStructureError
-from kvconform.layered import COUNTERS, same
-from kvconform.layers import derived, length_of
-from kvconform.state import LEAF, Reader, Writer, attributes, dumps, in_order, loads
+from kvconform.layers import COUNTERS, derived, length_of
+from kvconform.state import LEAF, Reader, Writer, attributes, dumps, in_order, loads, same
 
 __all__ = ["flatten", "unflatten"]
 
@@ -42,7 +41,7 @@ def flatten(cache: Any) -> tuple[list[Any], list[str]]:
     facts = _write_layers(writer, cache, state)
     context = [*writer.names, *facts]
     start = len(writer.names)
-    facts = _write_attributes(writer, cache, state)
+    facts = _write_attributes(writer, state)
     return writer.leaves, [*context, *writer.names[start:], *facts]
 
 
@@ -59,7 +58,7 @@ def unflatten(cls: type, leaves: Any, context: list[str]) -> Any:
             f"{cls.__name__} of structure {context} has {count} leaves, got {len(leaves)}: "
             "unflatten with the leaves and the context of one flatten"
         )
-    cache = cls.__new__(cls)
+    cache: Any = cls.__new__(cls)  # type: ignore[call-overload]
     if isinstance(cache, torch.nn.Module):
         torch.nn.Module.__init__(cache)
     _Filler(cache, leaves).fill(context)
@@ -87,16 +86,19 @@ def _code(cache: Any, state: dict[str, Any], index: int) -> str:
         return f"K{state['window_length']}"
     if "max_cache_len" not in state or isinstance(cache, probes.cache_class("DynamicCache") or ()):
         return "D"
-    sliding = state.get("is_sliding", getattr(cache, "is_sliding", False))
-    if not isinstance(sliding, bool):
-        sliding = bool(sliding[index])
     keys = state["key_cache"][index]
     # The hybrid caches differ from layer to layer; the tensor of a static layer is as long as the layer can get.
     length = keys.shape[-2] if isinstance(keys, torch.Tensor) else state["max_cache_len"]
+    sliding = state.get("is_sliding", getattr(cache, "is_sliding", False))
+    if isinstance(sliding, torch.Tensor):
+        # Until 4.50 HybridCache keeps a tensor of flags, which must not be read while torch.export traces.
+        sliding = length != state["max_cache_len"]
+    elif not isinstance(sliding, bool):
+        sliding = bool(sliding[index])
     return f"X{length}" if sliding else f"S{state['max_cache_len']}"
 
 
-def _write_attributes(writer: Writer, cache: Any, state: dict[str, Any]) -> list[str]:
+def _write_attributes(writer: Writer, state: dict[str, Any]) -> list[str]:
     facts = [] if "key_cache" in state else ["#-key_cache"]
     reference = next((key for key in state.get("key_cache", ()) if not isinstance(key, list)), None)
     linked = _linked_buffers(state)
@@ -119,9 +121,11 @@ def _write_attributes(writer: Writer, cache: Any, state: dict[str, Any]) -> list
 def _follows(name: str, value: Any, state: dict[str, Any], reference: Any) -> bool:
     """Whether an attribute of the cache follows from the tensors of its first layer."""
     if name == "_seen_tokens" and _counts_by_shape(state):
-        # Strict export up to torch 2.8 leaves this counter one step ahead of the tensors in the caches it traced. Nothing
-        # but a deprecated property reads it there, so that only one that never counted is kept apart.
-        return not (isinstance(value, int) and value == 0 and state["key_cache"] and length_of(state["key_cache"][0]) != 0)
+        # Strict export up to torch 2.8 leaves this counter one step ahead of the tensors in the caches it traced.
+        # Nothing but a deprecated property reads it there, so that only one that never counted is kept apart.
+        return not (
+            isinstance(value, int) and value == 0 and state["key_cache"] and length_of(state["key_cache"][0]) != 0
+        )
     if reference is None:
         return False
     implied = derived(name, {"keys": reference, "values": reference}, reference)
@@ -135,7 +139,7 @@ def _write_counter(writer: Writer, name: str, value: Any, state: dict[str, Any])
         return []
     written = [writer.leaf(f"{name}.{i}", item) for i, item in enumerate(value)]
     lengths = [length_of(keys) for keys in state["key_cache"]]
-    past = [i for i, (item, length) in enumerate(zip(value, lengths)) if length and item >= length]
+    past = [i for i, (item, length) in enumerate(zip(value, lengths, strict=True)) if length and item >= length]
     return [f"#{name}={dumps(written)}", *([f"#past={dumps(past)}"] if past else [])]
 
 

@@ -154,7 +154,10 @@ def remove(cls: type) -> None:
     with _LOCK:
         node = py_pytree.SUPPORTED_NODES.pop(cls, None)
         serialized = py_pytree.SUPPORTED_SERIALIZED_TYPES.pop(cls, None)
-        if serialized is not None and py_pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.get(serialized.serialized_type_name) is cls:
+        if (
+            serialized is not None
+            and py_pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.get(serialized.serialized_type_name) is cls
+        ):
             del py_pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE[serialized.serialized_type_name]
         fx_pytree.SUPPORTED_NODES.pop(cls, None)
         fx_pytree.SUPPORTED_NODES_EXACT_MATCH.pop(cls, None)

@@ -2,12 +2,14 @@
 
 Registrations that are known to be wrong are replaced, not skipped, and put back on leaving:
 
-| class | registered by | releases | what is wrong |
-|---|---|---|---|
-| DynamicCache | transformers.cache_utils, at import | 4.50 to 4.55 | two lists of tensors: layer classes, windows and skipped layers are lost |
-| DynamicCache | transformers.integrations.executorch, by a call | 4.56 and later | the same; counters past a window too |
-| every Cache | transformers.exporters, when its exporter runs | 5.13 and later | counters stand in the context, so that an exported program is good for one length |
-| ModelOutput classes | transformers.utils.generic, at import | all | unflattened through a constructor that interprets its first field; until 4.53 without key paths |
+    DynamicCache        by transformers.cache_utils at import (4.50 to 4.55): two lists of tensors, so that layer
+                        classes, windows and skipped layers are lost
+    DynamicCache        by a call of transformers.integrations.executorch (4.56 and later): the same, and the counters
+                        past a window
+    every Cache         by transformers.exporters when its exporter runs (5.13 and later): counters stand in the
+                        context, so that an exported program is good for one length
+    ModelOutput classes by transformers.utils.generic at import (all releases): unflattened through a constructor that
+                        interprets its first field; until 4.53 without key paths
 """
 
 from __future__ import annotations
@@ -21,8 +23,7 @@ from torch.utils import _pytree as py_pytree
 
 from kvconform import flatten, probes, pytree
 from kvconform.errors import CacheStructureError
-from kvconform.layered import learn_cache
-from kvconform.layers import learn_layers
+from kvconform.layers import learn_cache, learn_layers
 from kvconform.pytree import Node, Registration
 
 __all__ = [
@@ -37,7 +38,7 @@ __all__ = [
 _ADAPTED: dict[type, Node] = {}
 
 
-def register_class_flattening(  # noqa: PLR0913 (the seeds' signature)
+def register_class_flattening(
     cls: type,
     flatten_fn: Callable[[Any], tuple[list[Any], Any]],
     unflatten_fn: Callable[..., Any],
@@ -164,7 +165,9 @@ def register_flattening_functions(patch_transformers: bool = True) -> Iterator[d
 def _pickled_classes() -> list[Any]:
     """Classes that the pickled example inputs of a saved program name."""
     module = probes.transformers_cache_utils()
-    layers = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    layers = [
+        value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__
+    ]
     return [*{*layers, *probes.cache_classes(), *probes.model_output_classes()}]
 
 
@@ -188,7 +191,7 @@ def _safe_globals(classes: list[Any]) -> Iterator[None]:
 def _check(cls: type, example: Any) -> None:
     leaves, spec = py_pytree.tree_flatten(example)
     again, spec_again = py_pytree.tree_flatten(py_pytree.tree_unflatten(leaves, spec))
-    lost = [i for i, (a, b) in enumerate(zip(leaves, again)) if a is not b]
+    lost = [i for i, (a, b) in enumerate(zip(leaves, again, strict=False)) if a is not b]
     if spec != spec_again or len(leaves) != len(again) or lost:
         raise CacheStructureError(
             f"the registration of {cls.__name__} does not survive its own check: {spec} came back as {spec_again}"

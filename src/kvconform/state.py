@@ -33,6 +33,8 @@ from kvconform.pytree import TENSOR_LIKE
 __all__ = ["Reader", "Writer", "dumps", "loads"]
 
 LEAF = {"@": 0}
+_MAPPINGS: dict[type, str] = {dict: "dict", OrderedDict: "ordereddict"}
+_CONTAINERS: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
 _MODULE_INTERNALS = frozenset(vars(torch.nn.Module()))
 
 
@@ -72,17 +74,19 @@ class Writer:
 
     def _container(self, path: str, value: Any, suffix: str) -> Any:
         if isinstance(value, dict):
-            kind = {dict: "dict", OrderedDict: "ordereddict"}.get(type(value))
-            pairs = [[self.write(f"{path}.key", k, suffix), self.write(f"{path}.{k}", v, suffix)] for k, v in value.items()]
+            kind = _MAPPINGS.get(type(value))
+            pairs = [
+                [self.write(f"{path}.key", k, suffix), self.write(f"{path}.{k}", v, suffix)] for k, v in value.items()
+            ]
             return {kind: pairs} if kind else self._refuse(path, value)
         items = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
         written = [self.write(f"{path}.{i}", item, suffix) for i, item in enumerate(items)]
         if type(value) is list:
             return written
-        kind = {tuple: "tuple", set: "set", frozenset: "frozenset"}.get(type(value))
+        kind = _CONTAINERS.get(type(value))
         return {kind: written} if kind else self._refuse(path, value)
 
-    def _other(self, path: str, value: Any, suffix: str) -> Any:
+    def _other(self, path: str, value: Any, suffix: str) -> Any:  # noqa: PLR0911 (one return a form)
         if isinstance(value, torch.dtype):
             return {"dtype": str(value).removeprefix("torch.")}
         if isinstance(value, torch.device):
@@ -93,7 +97,8 @@ class Writer:
             return {"enum": _reference(type(value)), "name": value.name}
         if isinstance(value, torch.Stream):
             return {"stream": 0}
-        if type(value).__reduce_ex__ is not object.__reduce_ex__ or not hasattr(value, "__dict__"):
+        reduces: Any = type(value).__reduce_ex__
+        if reduces is not object.__reduce_ex__ or not hasattr(value, "__dict__"):
             return self._refuse(path, value)
         state = {k: self.write(f"{path}.{k}", v, suffix) for k, v in vars(value).items()}
         return {"object": _reference(type(value)), "state": state}
@@ -101,8 +106,8 @@ class Writer:
     def _refuse(self, path: str, value: Any) -> Any:
         owner = type(self.owner).__name__
         raise UnknownLayerError(
-            f"{owner}.{path} is a {type(value).__module__}.{type(value).__qualname__}, which is neither JSON nor a leaf "
-            f"({probes.release()}): describe the class with kvconform.register_cache_adapter({owner}, ...)"
+            f"{owner}.{path} is a {type(value).__module__}.{type(value).__qualname__}, which is neither JSON nor a "
+            f"leaf ({probes.release()}): describe the class with kvconform.register_cache_adapter({owner}, ...)"
         )
 
 
@@ -140,7 +145,7 @@ class Reader:
         self.position += 1
         return self.leaves[self.position - 1]
 
-    def _simple(self, kind: str, content: Any, written: dict[str, Any]) -> Any:
+    def _simple(self, kind: str, content: Any, written: dict[str, Any]) -> Any:  # noqa: PLR0911 (one return a form)
         if kind in ("tuple", "set", "frozenset"):
             return {"tuple": tuple, "set": set, "frozenset": frozenset}[kind](self.read(content))
         if kind in ("dict", "ordereddict"):
@@ -159,7 +164,7 @@ class Reader:
         if kind == "stream":
             return torch.Stream()
         raise CacheStructureError(
-            f"the context holds a {kind!r}, which this kvconform cannot read: install the kvconform that wrote it, or newer"
+            f"the context holds a {kind!r}, which this kvconform cannot read: install the one that wrote it, or newer"
         )
 
     def _object(self, reference: str, state: dict[str, Any]) -> Any:
@@ -171,7 +176,7 @@ class Reader:
 
 def attributes(obj: Any) -> dict[str, Any]:
     """What an instance remembers, without the machinery of torch.nn.Module (Cache was a Module until 4.49)."""
-    state = vars(obj)
+    state: dict[str, Any] = vars(obj)
     if not isinstance(obj, torch.nn.Module):
         return state
     own = {k: v for k, v in state.items() if k not in _MODULE_INTERNALS}
@@ -181,6 +186,20 @@ def attributes(obj: Any) -> dict[str, Any]:
 def in_order(state: dict[str, Any]) -> list[tuple[str, Any]]:
     """Attributes in an order that does not depend on when each was set: the decoder's own cache, then by name."""
     return sorted(state.items(), key=lambda item: (item[0] != "self_attention_cache", item[0]))
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equality that tells 1 from True and never guards on a symbol."""
+    if isinstance(left, torch.Tensor) or isinstance(right, torch.Tensor):
+        return left is right or (
+            isinstance(left, torch.Tensor)
+            and isinstance(right, torch.Tensor)
+            and left.dim() == right.dim() == 0
+            and left.device == right.device
+        )
+    if isinstance(left, torch.SymInt) or isinstance(right, torch.SymInt):
+        return probes.statically_equal(left, right)
+    return type(left) is type(right) and bool(left == right)
 
 
 def dumps(written: Any) -> str:
@@ -224,11 +243,15 @@ def _resolve(reference: str) -> Any:
         found: Any = sys.modules[module]
         for part in name.split("."):
             found = getattr(found, part)
-        if not isinstance(found, type):
-            raise AttributeError(name)
     except (ImportError, KeyError, AttributeError) as error:
-        raise CacheStructureError(
-            f"the context names the class {reference}, which does not exist here ({probes.release()}): "
-            "load it with the release that wrote it, or one that has the class"
-        ) from error
+        raise _no_such_class(reference) from error
+    if not isinstance(found, type):
+        raise _no_such_class(reference)
     return found
+
+
+def _no_such_class(reference: str) -> CacheStructureError:
+    return CacheStructureError(
+        f"the context names the class {reference}, which does not exist here ({probes.release()}): "
+        "load it with the release that wrote it, or one that has the class"
+    )

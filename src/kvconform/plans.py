@@ -1,0 +1,253 @@
+"""How a cache that is a list of layers is rebuilt from its leaves and its context (the grammar: kvconform.layered).
+
+A context is read once and becomes a plan. Plans are plain data and their readers plain functions, the fast ones of
+kvconform.quick aside: torch.export(strict=True) traces what is below, and guards on what it meets.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kvconform import quick
+from kvconform.errors import CacheStructureError
+from kvconform.layers import COUNTERS, FROM_CONFIG, defaults_of, derived, grows, is_derived, length_of, model_by_code
+from kvconform.state import Reader, Writer, loads
+
+__all__ = ["unflatten"]
+
+_STANDARD = {"keys": "key", "values": "value"}
+_ATTRIBUTE = {name: attribute for attribute, name in _STANDARD.items()}
+_LEAF_ENTRY = re.compile(r"(?P<name>.+)_(?P<letters>[A-Z]+)(?P<number>\d*)_(?P<index>\d+)")
+_EMPTY_ENTRY = re.compile(r"#(?P<letters>[A-Z]+)(?P<number>\d*)_(?P<index>\d+)")
+_FACT = re.compile(r"#(?:(?P<index>\d+)\.)?(?P<name>-?[A-Za-z_]\w*)(?:=(?P<value>.*))?", re.DOTALL)
+
+
+def unflatten(cls: type, leaves: Any, context: list[str]) -> Any:
+    """The cache of class `cls` with these leaves.
+
+    Raises:
+        CacheStructureError: the leaves or the context are not of one structure.
+    """
+    plan = _plan(cls, context)
+    leaves = leaves if isinstance(leaves, list) else list(leaves)
+    if len(leaves) != plan.count:
+        raise CacheStructureError(
+            f"{cls.__name__} of structure {context} has {plan.count} leaves, got {len(leaves)}: "
+            "unflatten with the leaves and the context of one flatten"
+        )
+    cache: Any = object.__new__(cls)
+    _assign(cache, _read(cache, plan, leaves))
+    return cache
+
+
+def _assign(obj: Any, state: dict[str, Any]) -> None:
+    """Give an object its attributes."""
+    if torch.compiler.is_dynamo_compiling():
+        # Dynamo follows setattr, not writes to __dict__.
+        for name, value in state.items():
+            setattr(obj, name, value)
+    else:
+        obj.__dict__.update(state)
+
+
+@dataclass
+class _LayerPlan:
+    """How one layer is rebuilt from its share of the leaves.
+
+    Attributes:
+        letters: the code of its class. The class stays out: dynamo cannot guard on what it meets in a plan first.
+        config: the attribute with the number in its code.
+        number: that number.
+        ready: whether it has tensors.
+        attributes: one name a leaf; a name with a dot is inside a fact.
+        facts: attributes and their JSON.
+        missing: attributes that a new layer has and this one lacks.
+        constants: attributes whose values a new layer has.
+        implied: attributes that follow from the leaves.
+        grows: whether its counter does.
+    """
+
+    letters: str
+    config: str | None
+    number: int | None
+    ready: bool
+    attributes: list[str] = field(default_factory=list)
+    facts: list[tuple[str, Any]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    constants: list[tuple[str, Any]] = field(default_factory=list)
+    implied: list[str] = field(default_factory=list)
+    grows: bool = False
+
+
+@dataclass
+class _Plan:
+    """How a cache is rebuilt.
+
+    Attributes:
+        count: how many leaves there are.
+        layers: its layers; the other attributes are its own, named as those of a layer.
+        recipes: the same layers for kvconform.quick, if each is nothing but keys and values.
+    """
+
+    count: int = 0
+    layers: list[_LayerPlan] = field(default_factory=list)
+    attributes: list[str] = field(default_factory=list)
+    facts: list[tuple[str, Any]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    constants: list[tuple[str, Any]] = field(default_factory=list)
+    recipes: list[quick.Recipe] | None = None
+
+
+def _read(cache: Any, plan: _Plan, leaves: list[Any]) -> dict[str, Any]:
+    layers = None
+    if not torch.compiler.is_dynamo_compiling() and plan.recipes is not None:
+        layers = quick.unflatten_layers(plan.recipes, leaves)
+    if layers is None:
+        layers = _read_layers(cache, plan, leaves)
+    state: dict[str, Any] = {"layers": layers}
+    _read_attributes(cache, state, plan, leaves[plan.count - len(plan.attributes) :])
+    return state
+
+
+def _read_layers(cache: Any, plan: _Plan, leaves: list[Any]) -> list[Any]:
+    layers = []
+    position = 0
+    for layer in plan.layers:
+        end = position + len(layer.attributes)
+        layers.append(_read_layer(cache, layer, leaves[position:end]))
+        position = end
+    return layers
+
+
+def _read_layer(cache: Any, plan: _LayerPlan, leaves: list[Any]) -> Any:
+    state: dict[str, Any] = {}
+    _read_attributes(cache, state, plan, leaves)
+    if plan.config is not None:
+        state[plan.config] = plan.number
+    for name in plan.implied:
+        counts = plan.grows and name in COUNTERS
+        state[name] = length_of(state["keys"]) if counts else derived(name, state, state.get("keys"))
+    layer: Any = object.__new__(model_by_code(plan.letters).cls)
+    _assign(layer, state)
+    return layer
+
+
+def _read_attributes(cache: Any, state: dict[str, Any], plan: _Plan | _LayerPlan, leaves: list[Any]) -> None:
+    state.update(dict(plan.constants))
+    nested = []
+    for name, leaf in zip(plan.attributes, leaves, strict=True):
+        if "." in name:
+            nested.append(leaf)
+        else:
+            state[name] = leaf
+    if plan.facts:
+        reader = Reader(cache, nested)
+        for name, written in plan.facts:
+            state[name] = reader.read(written)
+    for name in plan.missing:
+        state.pop(name, None)
+
+
+_PLANS: dict[tuple[type, str], _Plan] = {}
+
+
+def _plan(cls: type, context: list[str]) -> _Plan:
+    # A plain table, like _DEFAULTS. torch.export has unflattened its inputs once before it traces anything.
+    key = (cls, "\n".join(context))
+    plan = _PLANS.get(key)
+    if plan is None:
+        plan = _PLANS[key] = _make_plan(cls, context)
+    return plan
+
+
+def _make_plan(cls: type, context: list[str]) -> _Plan:
+    layers: dict[int, _LayerPlan] = {}
+    plan = _Plan()
+    for entry in context:
+        _read_entry(entry, layers, plan)
+    if sorted(layers) != list(range(len(layers))):
+        raise CacheStructureError(f"the context {list(context)} skips a layer: pass the context of a flatten")
+    plan.layers = [layers[i] for i in range(len(layers))]
+    plan.count = len(plan.attributes) + sum(len(layer.attributes) for layer in plan.layers)
+    _add_rest(plan, dict(defaults_of(cls)))
+    for layer in plan.layers:
+        _finish(layer)
+    if all(_is_plain(layer) for layer in plan.layers):
+        plan.recipes = [_recipe(layer) for layer in plan.layers]
+    return plan
+
+
+def _is_plain(layer: _LayerPlan) -> bool:
+    return layer.ready and layer.attributes == [*_STANDARD] and not layer.facts and not layer.missing
+
+
+def _recipe(layer: _LayerPlan) -> quick.Recipe:
+    config = {} if layer.config is None else {layer.config: layer.number}
+    return quick.recipe_of(model_by_code(layer.letters).cls, {**dict(layer.constants), **config}, layer.implied)
+
+
+def _finish(layer: _LayerPlan) -> None:
+    """Say where the attributes come from that the context does not mention."""
+    model = model_by_code(layer.letters)
+    base = model.ready if layer.ready else model.fresh
+    layer.grows = grows(base)
+    rest = {}
+    given = {*layer.attributes, *(name for name, _ in layer.facts), *layer.missing, layer.config, *_STANDARD}
+    for name, value in base.items():
+        if name in given:
+            continue
+        if name in FROM_CONFIG or (layer.ready and (is_derived(name) or (layer.grows and name in COUNTERS))):
+            layer.implied.append(name)
+        else:
+            rest[name] = value
+    if not layer.ready:
+        rest.update({name: None for name in _STANDARD if name in base})
+    _add_rest(layer, rest)
+
+
+def _add_rest(plan: _Plan | _LayerPlan, rest: dict[str, Any]) -> None:
+    """Values that every new instance has. Containers are written as facts, so that no two instances share one."""
+    given = {*plan.attributes, *(name for name, _ in plan.facts), *plan.missing}
+    for name, value in rest.items():
+        if name in given:
+            continue
+        if isinstance(value, (list, dict, set, type)):
+            plan.facts.append((name, Writer(None).write(name, value)))
+        else:
+            plan.constants.append((name, value))
+
+
+def _read_entry(entry: str, layers: dict[int, _LayerPlan], plan: _Plan) -> None:
+    if not entry.startswith("#"):
+        match = _LEAF_ENTRY.fullmatch(entry)
+        if match is None:
+            plan.attributes.append(entry)
+        else:
+            name = match["name"]
+            # A leaf that comes first in its layer makes it; layers without keys have an entry that begins with `#`.
+            _layer(match, layers).attributes.append(_ATTRIBUTE.get(name, name))
+        return
+    if (match := _EMPTY_ENTRY.fullmatch(entry)) is not None:
+        _layer(match, layers).ready = False
+        return
+    match = _FACT.fullmatch(entry)
+    if match is None:
+        raise CacheStructureError(f"{entry!r} is no entry of a cache's context: pass the context of a flatten")
+    target: Any = plan if match["index"] is None else layers[int(match["index"])]
+    if match["name"].startswith("-"):
+        target.missing.append(match["name"][1:])
+    elif match["value"] is not None:
+        target.facts.append((match["name"], loads(match["value"])))
+
+
+def _layer(match: re.Match[str], layers: dict[int, _LayerPlan]) -> _LayerPlan:
+    index = int(match["index"])
+    if index not in layers:
+        number = int(match["number"]) if match["number"] else None
+        model = model_by_code(match["letters"])
+        layers[index] = _LayerPlan(match["letters"], model.config, number, ready=True)
+    return layers[index]

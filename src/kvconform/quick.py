@@ -1,0 +1,181 @@
+"""The common case, fast: growing layers below their windows whose keys and values tell all there is to tell.
+
+A decoding loop flattens and rebuilds its cache at each step. What is here takes the same decisions as
+kvconform.layered, for one layer class at a time instead of one attribute at a time; whatever it cannot decide at a
+glance it leaves to the careful path. It never runs under dynamo, which would trace each of its shortcuts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kvconform.layers import COUNTERS, LayerModel, derived, length_of, model_of
+
+__all__ = ["Recipe", "flatten_layers", "recipe_of", "unflatten_layers"]
+
+_CODES = ("D", "W")
+_TYPED = frozenset({"dtype", "device"})
+_TENSORS = ("keys", "values")
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """What an instance of a layer class must look like for its keys and values to describe it wholly.
+
+    Attributes:
+        code: letters of its code.
+        config: the attribute with the number in its code.
+        size: how many attributes it has.
+        typed: whether it keeps the dtype and the device of its tensors.
+        counter: its counter.
+        constants: attributes and the value each must have.
+        window: its window as a tensor.
+    """
+
+    code: str
+    config: str | None
+    size: int
+    typed: bool
+    counter: str | None
+    constants: tuple[tuple[str, Any], ...]
+    window: str | None
+
+
+_PATTERNS: dict[type, _Pattern | None] = {}
+_CONTEXTS: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+
+def flatten_layers(layers: Iterable[Any]) -> tuple[list[Any], list[str]] | None:  # noqa: C901, PLR0911
+    """Leaves and context of these layers, or None if one of them has more to tell."""
+    # One long loop on purpose: a call a layer is a tenth of the time.
+    leaves: list[Any] = []
+    codes: list[str] = []
+    tensor = torch.Tensor
+    for layer in layers:
+        cls = type(layer)
+        pattern = _PATTERNS[cls] if cls in _PATTERNS else _learn(cls)
+        state = layer.__dict__
+        if pattern is None or len(state) != pattern.size:
+            return None
+        try:
+            keys, values = state["keys"], state["values"]
+            if not isinstance(keys, tensor) or not isinstance(values, tensor):
+                return None
+            if pattern.typed and (state["dtype"] is not keys.dtype or state["device"] != keys.device):
+                return None
+            for name, value in pattern.constants:
+                if state[name] is not value:
+                    return None
+            if pattern.config is None:
+                codes.append(pattern.code)
+            elif _is_below_window(state, pattern, keys):
+                codes.append(f"{pattern.code}{state[pattern.config]}")
+            else:
+                return None
+        except KeyError:
+            # As many attributes as the pattern, but others.
+            return None
+        leaves += (keys, values)
+    return leaves, list(_context(tuple(codes)))
+
+
+def _is_below_window(state: dict[str, Any], pattern: _Pattern, keys: torch.Tensor) -> bool:
+    if pattern.counter is not None:
+        count = state[pattern.counter]
+        # A symbol is left to the careful path, which asks for proof instead of guarding.
+        if type(count) is not int or count != length_of(keys):
+            return False
+    if pattern.window is None:
+        return True
+    window = state[pattern.window]
+    return isinstance(window, torch.Tensor) and window.device == keys.device
+
+
+def _context(codes: tuple[str, ...]) -> tuple[str, ...]:
+    found = _CONTEXTS.get(codes)
+    if found is None:
+        found = tuple(f"{kind}_{code}_{i}" for i, code in enumerate(codes) for kind in ("key", "value"))
+        _CONTEXTS[codes] = found
+    return found
+
+
+def _learn(cls: type) -> _Pattern | None:
+    model = model_of(cls)
+    pattern = _pattern(model) if model.code in _CODES and model.ready else None
+    _PATTERNS[cls] = pattern
+    return pattern
+
+
+def _pattern(model: LayerModel) -> _Pattern | None:
+    told = {*_TENSORS, *_TYPED, *COUNTERS, model.config, *(name for name, _ in model.constants)}
+    counters = [name for name in model.ready if name in COUNTERS]
+    rest = [name for name in model.ready if name not in told]
+    if (
+        model.ready.keys() & _TYPED not in (set(), _TYPED)
+        or len(counters) > 1
+        or rest not in ([], ["_sliding_window_tensor"])
+    ):
+        # A release with attributes that nobody had when this was written: the careful path knows how to ask.
+        return None
+    return _Pattern(
+        code=model.code,
+        config=model.config,
+        size=len(model.ready),
+        typed=model.ready.keys() >= _TYPED,
+        counter=counters[0] if counters else None,
+        constants=model.constants,
+        window=rest[0] if rest else None,
+    )
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one layer is rebuilt from its keys and values.
+
+    Attributes:
+        cls: its class.
+        template: its attributes, with what the tensors do not tell filled in.
+        typed: whether it keeps the dtype and the device of its tensors.
+        implied: its other attributes that follow from them.
+    """
+
+    cls: type
+    template: dict[str, Any]
+    typed: bool
+    implied: tuple[str, ...]
+
+
+def recipe_of(cls: type, constants: dict[str, Any], implied: Iterable[str]) -> Recipe:
+    """A recipe for layers of class `cls` with these attributes, and these that follow from the tensors."""
+    names = tuple(implied)
+    typed = _TYPED.issubset(names)
+    template = {**dict.fromkeys(_TENSORS), **constants, **dict.fromkeys(names)}
+    return Recipe(cls, template, typed, tuple(name for name in names if not (typed and name in _TYPED)))
+
+
+def unflatten_layers(recipes: list[Recipe], leaves: list[Any]) -> list[Any] | None:
+    """The layers with these leaves, two each, or None if one is no tensor: tree_map may put anything in its place."""
+    layers = []
+    new, tensor = object.__new__, torch.Tensor
+    for recipe, keys, values in zip(recipes, leaves[::2], leaves[1::2], strict=True):
+        if not isinstance(keys, tensor):
+            return None
+        state = recipe.template.copy()
+        state["keys"] = keys
+        state["values"] = values
+        if recipe.typed:
+            state["dtype"] = keys.dtype
+            state["device"] = keys.device
+        for name in recipe.implied:
+            state[name] = length_of(keys) if name in COUNTERS else derived(name, state, keys)
+        layer: Any = new(recipe.cls)
+        layer.__dict__ = state
+        layers.append(layer)
+    return layers
