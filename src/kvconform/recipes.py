@@ -46,6 +46,9 @@ class StaticCacheModule(torch.nn.Module):
         self.max_cache_len = max_cache_len or _setting(model, "max_cache_len") or config.max_position_embeddings
         self.static_cache = _static_cache(model, self.batch_size, self.max_cache_len)
         self.window = _windows(config)
+        # Asked here, not in forward: torch.export may trace what stands there.
+        self.masks_by_kind = _takes_masks_by_kind(type(model))
+        self.takes_positions = "cache_position" in inspect.signature(model.forward).parameters
         for name, tensor in _tensors(self.static_cache):
             if name not in self._buffers:
                 self.register_buffer(name, tensor, persistent=False)
@@ -63,7 +66,7 @@ class StaticCacheModule(torch.nn.Module):
             "past_key_values": self.static_cache,
             "use_cache": True,
         }
-        if "cache_position" in inspect.signature(self.model.forward).parameters:
+        if self.takes_positions:
             arguments["cache_position"] = cache_position
         logits: torch.Tensor = self.model(**arguments).logits
         return logits
@@ -93,7 +96,7 @@ class StaticCacheModule(torch.nn.Module):
         if self.window is None:
             return full
         sliding = self._additive(causal & (keys[None, :] > positions[:, None] - self.window))
-        if _takes_masks_by_kind(type(self.model)):
+        if self.masks_by_kind:
             return {"full_attention": full, "sliding_attention": sliding}
         return sliding
 
@@ -130,7 +133,7 @@ def convert_and_export_with_cache(
         example_input_ids: shape (batch, tokens); one token if not given.
         example_cache_position: shape (tokens,); position 0 if not given.
         dynamic_shapes: for `input_ids` and `cache_position`.
-        strict: whether torch.export goes through dynamo. None: as transformers' own recipe does, then not.
+        strict: whether torch.export goes through dynamo. None: whichever works.
 
     Returns:
         The program: keyword arguments `input_ids` and `cache_position`, result the logits.
@@ -149,16 +152,7 @@ def convert_and_export_with_cache(
             reasons.append(f"transformers' recipe: {type(error).__name__}: {_first_line(error)}")
             _LOG.info("transformers' own recipe does not work here, using kvconform's: %s", reasons[-1])
     module = StaticCacheModule(model, batch_size=_setting(model, "batch_size") or ids.shape[0])
-    try:
-        with torch.no_grad():
-            return torch.export.export(
-                module, (), {"input_ids": ids, "cache_position": positions}, dynamic_shapes=dynamic_shapes, strict=bool(strict)
-            )
-    except Exception as error:
-        reasons.append(f"kvconform's: {type(error).__name__}: {_first_line(error)}")
-        raise CacheStructureError(
-            f"{type(model).__name__} does not export with a static cache ({probes.release()}): " + "; ".join(reasons)
-        ) from error
+    return _export(module, {"input_ids": ids, "cache_position": positions}, dynamic_shapes, strict, reasons)
 
 
 def export_with_dynamic_cache(
@@ -178,7 +172,7 @@ def export_with_dynamic_cache(
         example_input_ids: shape (batch, tokens); two rows of one token if not given.
         example_cache: the cache to begin with; one of four tokens, made by the model, if not given.
         dynamic_shapes: for `input_ids` and `past_key_values`; batch and length dynamic if not given.
-        strict: whether torch.export goes through dynamo. None: no.
+        strict: whether torch.export goes through dynamo. None: whichever works.
 
     Returns:
         The program: `input_ids` and `past_key_values` in, logits and cache out.
@@ -192,10 +186,26 @@ def export_with_dynamic_cache(
         if dynamic_shapes is None:
             dim = getattr(torch.export.Dim, "AUTO", None)
             dynamic_shapes = {"input_ids": {0: dim}, "past_key_values": dynamic_shapes_for(cache, batch=dim, length=dim)}
-        arguments = {"input_ids": ids, "past_key_values": cache}
-        return torch.export.export(
-            DynamicCacheModule(model), (), arguments, dynamic_shapes=dynamic_shapes, strict=bool(strict)
-        )
+        return _export(DynamicCacheModule(model), {"input_ids": ids, "past_key_values": cache}, dynamic_shapes, strict, [])
+
+
+def _export(
+    module: torch.nn.Module, arguments: dict[str, Any], dynamic_shapes: Any, strict: bool | None, reasons: list[str]
+) -> torch.export.ExportedProgram:
+    """Export, or tell why it cannot be done.
+
+    Without a wish both ways are tried: torch 2.5 refuses slices of layers when not strict, others more when strict.
+    """
+    for way in (False, True) if strict is None else (strict,):
+        try:
+            with torch.no_grad():
+                return torch.export.export(module, (), arguments, dynamic_shapes=dynamic_shapes, strict=way)
+        except Exception as error:  # noqa: BLE001 (told below, with the others)
+            reasons.append(f"strict={way}: {type(error).__name__}: {_first_line(error)}")
+    raise CacheStructureError(
+        f"{type(module).__name__} does not export here ({probes.release()}): " + "; ".join(reasons) + ". See "
+        "docs/known-failures for what torch and transformers refuse"
+    )
 
 
 def _prefilled(model: Any, batch: int) -> Any:
