@@ -105,7 +105,7 @@ class _Plan:
 def _read(cache: Any, plan: _Plan, leaves: list[Any]) -> dict[str, Any]:
     layers = None
     if not torch.compiler.is_dynamo_compiling() and plan.recipes is not None:
-        layers = quick.unflatten_layers(plan.recipes, leaves)
+        layers = quick.unflatten_layers(plan.recipes, leaves[: plan.count - len(plan.attributes)])
     if layers is None:
         layers = _read_layers(cache, plan, leaves)
     state: dict[str, Any] = {"layers": layers}
@@ -169,8 +169,7 @@ def _make_plan(cls: type, context: list[str]) -> _Plan:
     plan = _Plan()
     for entry in context:
         _read_entry(entry, layers, plan)
-    if sorted(layers) != list(range(len(layers))):
-        raise CacheStructureError(f"the context {list(context)} skips a layer: pass the context of a flatten")
+    _check(layers, context)
     plan.layers = [layers[i] for i in range(len(layers))]
     plan.count = len(plan.attributes) + sum(len(layer.attributes) for layer in plan.layers)
     _add_rest(plan, dict(defaults_of(cls)))
@@ -179,6 +178,19 @@ def _make_plan(cls: type, context: list[str]) -> _Plan:
     if all(_is_plain(layer) for layer in plan.layers):
         plan.recipes = [_recipe(layer) for layer in plan.layers]
     return plan
+
+
+def _check(layers: dict[int, _LayerPlan], context: list[str]) -> None:
+    """Refuse a context that no flatten wrote, before it becomes a cache that fails much later."""
+    if sorted(layers) != list(range(len(layers))):
+        raise CacheStructureError(f"the context {list(context)} skips a layer: pass the context of a flatten")
+    for index, layer in layers.items():
+        names = layer.attributes
+        if len(set(names)) != len(names) or (layer.ready and not {*_STANDARD}.issubset(names)):
+            raise CacheStructureError(
+                f"the context {list(context)} does not name keys and values of layer {index} once: "
+                "pass the context of a flatten"
+            )
 
 
 def _is_plain(layer: _LayerPlan) -> bool:
@@ -237,6 +249,10 @@ def _read_entry(entry: str, layers: dict[int, _LayerPlan], plan: _Plan) -> None:
     match = _FACT.fullmatch(entry)
     if match is None:
         raise CacheStructureError(f"{entry!r} is no entry of a cache's context: pass the context of a flatten")
+    if match["index"] is not None and int(match["index"]) not in layers:
+        raise CacheStructureError(
+            f"{entry!r} is about a layer that the context does not have: pass the context of a flatten"
+        )
     target: Any = plan if match["index"] is None else layers[int(match["index"])]
     if match["name"].startswith("-"):
         target.missing.append(match["name"][1:])
@@ -246,8 +262,10 @@ def _read_entry(entry: str, layers: dict[int, _LayerPlan], plan: _Plan) -> None:
 
 def _layer(match: re.Match[str], layers: dict[int, _LayerPlan]) -> _LayerPlan:
     index = int(match["index"])
+    number = int(match["number"]) if match["number"] else None
     if index not in layers:
-        number = int(match["number"]) if match["number"] else None
         model = model_by_code(match["letters"])
         layers[index] = _LayerPlan(match["letters"], model.config, number, ready=True)
+    if (layers[index].letters, layers[index].number) != (match["letters"], number):
+        raise CacheStructureError(f"{match[0]!r} gives layer {index} a second class: pass the context of a flatten")
     return layers[index]
