@@ -196,10 +196,10 @@ def model_by_code(letters: str) -> LayerModel:
         model = _BY_CODE.get(letters)
     if model is not None:
         return model
-    names = [name for name, row in _KNOWN.items() if row.code == letters]
+    names = ", ".join(name for name, row in _KNOWN.items() if row.code == letters) or "no class of transformers"
     raise UnknownLayerError(
-        f"the context has a layer of code {letters} ({', '.join(names) or 'no class of transformers'}), which "
-        f"this release lacks ({probes.release()}): load it with a release that has the class, or call kvconform.register_layer first"
+        f"the context has a layer of code {letters} ({names}), which this release lacks ({probes.release()}): "
+        "load it with a release that has the class, or call kvconform.register_layer first"
     )
 
 

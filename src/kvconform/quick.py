@@ -49,7 +49,7 @@ _PATTERNS: dict[type, _Pattern | None] = {}
 _CONTEXTS: dict[tuple[str, ...], tuple[str, ...]] = {}
 
 
-def flatten_layers(layers: Iterable[Any]) -> tuple[list[Any], list[str]] | None:  # noqa: C901, PLR0911
+def flatten_layers(layers: Iterable[Any]) -> tuple[list[Any], list[str]] | None:  # noqa: PLR0911
     """Leaves and context of these layers, or None if one of them has more to tell."""
     # One long loop on purpose: a call a layer is a tenth of the time.
     leaves: list[Any] = []
