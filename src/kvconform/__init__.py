@@ -41,7 +41,12 @@ _WHERE = {
         "unflatten_static_cache",
     ),
     "layers": ("register_layer",),
-    "recipes": ("DynamicCacheModule", "StaticCacheModule", "convert_and_export_with_cache", "export_with_dynamic_cache"),
+    "recipes": (
+        "DynamicCacheModule",
+        "StaticCacheModule",
+        "convert_and_export_with_cache",
+        "export_with_dynamic_cache",
+    ),
     "register": (
         "register_cache_adapter",
         "register_cache_flattening",
@@ -56,7 +61,7 @@ _WHERE = {
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = ["__version__", *sorted(_MODULE_OF)]
+__all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604 (they are strings, the table above shows it)
 
 
 def __getattr__(name: str) -> Any:

@@ -50,14 +50,16 @@ def make_dynamic_cache(
     if not probes.has_layers():
         if cls_layers is not None:
             raise CacheStructureError(
-                f"this release keeps its caches as lists and has no layer classes ({probes.release()}): leave out cls_layers"
+                f"this release keeps its caches as lists and no layers ({probes.release()}): leave out cls_layers"
             )
         for index, (key, value) in enumerate(pairs):
             cache.update(key, value, index)
         return cache
     classes = _for_each(pairs, cls_layers, _required("DynamicLayer"), "cls_layers")
     arguments = _for_each(pairs, cls_kwargs, {}, "cls_kwargs")
-    cache.layers = [_layer(cls(**kw), key, value) for cls, kw, (key, value) in zip(classes, arguments, pairs)]
+    cache.layers = [
+        _layer(cls(**kw), key, value) for cls, kw, (key, value) in zip(classes, arguments, pairs, strict=False)
+    ]
     return cache
 
 
@@ -67,7 +69,7 @@ def make_static_cache(pairs: Pairs, max_cache_len: int | None = None) -> Any:
 
 
 def make_sliding_window_cache(pairs: Pairs, sliding_window: int, max_cache_len: int | None = None) -> Any:
-    """A static cache of sliding layers: SlidingWindowCache where the release has it, StaticCache with such layers since."""
+    """A static cache of sliding layers: SlidingWindowCache where the release has it, StaticCache since."""
     return _from_config("SlidingWindowCache", pairs, max_cache_len, sliding_window=sliding_window)
 
 
@@ -107,8 +109,13 @@ def make_mamba_cache(pairs: Pairs) -> Any:
         )
     conv, state = pairs[0]
     config = importlib.import_module("transformers").MambaConfig(
-        num_hidden_layers=len(pairs), state_size=state.shape[-1], conv_kernel=conv.shape[-1],
-        hidden_size=conv.shape[1], intermediate_size=conv.shape[1], expand=1, vocab_size=4,
+        num_hidden_layers=len(pairs),
+        state_size=state.shape[-1],
+        conv_kernel=conv.shape[-1],
+        hidden_size=conv.shape[1],
+        intermediate_size=conv.shape[1],
+        expand=1,
+        vocab_size=4,
     )
     cache = cls(config, conv.shape[0], dtype=conv.dtype, device=conv.device)
     for index, (conv_state, ssm_state) in enumerate(pairs):
@@ -166,8 +173,13 @@ def _config(pairs: Pairs, length: int, sliding_window: int | None, layer_types: 
     # Gemma 2 alternates windows on every release; Mistral has one on all layers; Llama has none.
     maker = transformers.LlamaConfig if sliding_window is None else transformers.MistralConfig
     config = (transformers.Gemma2Config if layer_types else maker)(
-        num_hidden_layers=len(pairs), num_attention_heads=key.shape[1], num_key_value_heads=key.shape[1],
-        head_dim=key.shape[-1], hidden_size=key.shape[1] * key.shape[-1], max_position_embeddings=length, vocab_size=4,
+        num_hidden_layers=len(pairs),
+        num_attention_heads=key.shape[1],
+        num_key_value_heads=key.shape[1],
+        head_dim=key.shape[-1],
+        hidden_size=key.shape[1] * key.shape[-1],
+        max_position_embeddings=length,
+        vocab_size=4,
     )
     if sliding_window is not None:
         config.sliding_window = sliding_window
@@ -180,12 +192,16 @@ def _for_each(pairs: Pairs, given: Any, default: Any, name: str) -> list[Any]:
     if given is None or isinstance(given, (type, dict)):
         return [default if given is None else given] * len(pairs)
     if len(given) != len(pairs):
-        raise CacheStructureError(f"{name} has {len(given)} entries for {len(pairs)} layers: give one a layer, or one for all")
+        raise CacheStructureError(
+            f"{name} has {len(given)} entries for {len(pairs)} layers: give one a layer, or one for all"
+        )
     return list(given)
 
 
 def _required(name: str) -> type:
     cls = probes.cache_class(name)
     if cls is None:
-        raise CacheStructureError(f"transformers.cache_utils has no {name} ({probes.release()}): see `kvconform doctor`")
+        raise CacheStructureError(
+            f"transformers.cache_utils has no {name} ({probes.release()}): see `kvconform doctor`"
+        )
     return cls

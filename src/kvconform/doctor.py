@@ -130,13 +130,17 @@ def _attempt(trial: Callable[[Any], str], make: Callable[[], Any]) -> str:
     try:
         return trial(make())
     except Exception as error:  # noqa: BLE001 (a doctor reports what it meets)
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}" if str(error).strip() else type(error).__name__
+        return (
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
+            if str(error).strip()
+            else type(error).__name__
+        )
 
 
 def _round_trip(cache: Any) -> str:
     leaves, spec = py_pytree.tree_flatten(cache)
     again, spec_again = py_pytree.tree_flatten(py_pytree.tree_unflatten(leaves, spec))
-    same = len(leaves) == len(again) and all(a is b for a, b in zip(leaves, again))
+    same = len(leaves) == len(again) and all(a is b for a, b in zip(leaves, again, strict=False))
     return "ok" if same and spec == spec_again and leaves else f"{spec} came back as {spec_again}"
 
 
@@ -152,7 +156,9 @@ def _export(cache: Any) -> str:
     program = torch.export.export(_Pass(), (cache,), strict=False)
     found = py_pytree.tree_leaves(program.module()(cache))
     expected = [leaf + 1 for leaf in py_pytree.tree_leaves(cache)]
-    same = len(found) == len(expected) and all(bool(torch.as_tensor(a == b).all()) for a, b in zip(found, expected))
+    same = len(found) == len(expected) and all(
+        bool(torch.as_tensor(a == b).all()) for a, b in zip(found, expected, strict=False)
+    )
     return "ok" if same else "the program answers differently from the module"
 
 
@@ -183,7 +189,10 @@ def _version(name: str) -> str | None:
 
 
 def _text(found: Diagnosis) -> str:
-    lines = [f"Python {found.python}", *(f"{name} {version or 'not installed'}" for name, version in found.versions.items())]
+    lines = [
+        f"Python {found.python}",
+        *(f"{name} {version or 'not installed'}" for name, version in found.versions.items()),
+    ]
     if found.problem is not None:
         return "\n".join([*lines, "", found.problem])
     lines += ["", f"caches are stored as {found.storage}", "", "outside kvconform's context:"]

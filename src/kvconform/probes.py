@@ -110,7 +110,9 @@ def cache_classes() -> Iterator[type]:
 
 def _caches_by_name() -> list[type]:
     transformers_cache_utils()
-    modules = [m for name, m in list(sys.modules.items()) if name.startswith(("transformers.models.", "transformers.cache_u"))]
+    modules = [
+        m for name, m in list(sys.modules.items()) if name.startswith(("transformers.models.", "transformers.cache_u"))
+    ]
     found = [
         value
         for module in modules

@@ -185,8 +185,13 @@ def export_with_dynamic_cache(
         cache = py_pytree.tree_unflatten([v.contiguous() if isinstance(v, torch.Tensor) else v for v in leaves], spec)
         if dynamic_shapes is None:
             dim = getattr(torch.export.Dim, "AUTO", None)
-            dynamic_shapes = {"input_ids": {0: dim}, "past_key_values": dynamic_shapes_for(cache, batch=dim, length=dim)}
-        return _export(DynamicCacheModule(model), {"input_ids": ids, "past_key_values": cache}, dynamic_shapes, strict, [])
+            dynamic_shapes = {
+                "input_ids": {0: dim},
+                "past_key_values": dynamic_shapes_for(cache, batch=dim, length=dim),
+            }
+        return _export(
+            DynamicCacheModule(model), {"input_ids": ids, "past_key_values": cache}, dynamic_shapes, strict, []
+        )
 
 
 def _export(
@@ -216,7 +221,7 @@ def _prefilled(model: Any, batch: int) -> Any:
 def _transformers_recipe(
     model: Any, ids: torch.Tensor, positions: torch.Tensor, dynamic_shapes: Any, strict: bool | None
 ) -> torch.export.ExportedProgram:
-    """transformers' own recipe, accepted only if its program answers like its module on the example.
+    """Transformers' own recipe, accepted only if its program answers like its module on the example.
 
     Raises:
         CacheStructureError: its program does not take the arguments that the recipe promises, or answers differently.
@@ -279,8 +284,12 @@ def _static_cache(model: Any, batch_size: int, max_cache_len: int) -> Any:
 def _tensors(cache: Any) -> list[tuple[str, torch.Tensor]]:
     """The tensors of a static cache with the names that ExecuTorch's runtime knows."""
     if not hasattr(cache, "layers"):
-        pairs = list(zip(cache.key_cache, cache.value_cache))
-        return [(f"{kind}_cache_{i}", t) for i, pair in enumerate(pairs) for kind, t in zip(("key", "value"), pair)]
+        pairs = list(zip(cache.key_cache, cache.value_cache, strict=False))
+        return [
+            (f"{kind}_cache_{i}", t)
+            for i, pair in enumerate(pairs)
+            for kind, t in zip(("key", "value"), pair, strict=False)
+        ]
     found = []
     for index, layer in enumerate(cache.layers):
         found += [(f"key_cache_{index}", layer.keys), (f"value_cache_{index}", layer.values)]

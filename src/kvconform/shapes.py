@@ -23,8 +23,8 @@ def dynamic_shapes_for(tree: Any, batch: Any = None, length: Any = None, cross_l
         tree: a cache, or lists, tuples and dicts of caches and other things. Tensors that are not in a cache get None:
             say yourself what is dynamic in them.
         batch: a `Dim`, `Dim.DYNAMIC`, `Dim.AUTO` or None, for the first dimension of every tensor in a cache.
-        length: the same for the tokens of layers that grow. Static layers, and sliding layers past their window, have no
-            dynamic length; their counter is an int, which is `Dim.AUTO` where torch takes dynamic ints (not up to 2.6).
+        length: the same for the tokens of layers that grow. Static layers, and sliding layers past their window, have
+            no dynamic length; their counter is an int, `Dim.AUTO` where torch takes dynamic ints (not up to 2.6).
         cross_length: the same for the cross attention of an EncoderDecoderCache.
 
     Returns:
@@ -51,9 +51,11 @@ def _is_cache(value: Any) -> bool:
 def _cache_shapes(cache: Any, batch: Any, length: Any, cross_length: Any) -> list[Any]:
     pairs, _ = flatten.flatten_with_keys_cache(cache)
     names = [key.key for key, _ in pairs]
-    past = {match["index"] for name in names if (match := _LEAF.fullmatch(name)) and match["name"] == "cumulative_length"}
+    past = {
+        match["index"] for name in names if (match := _LEAF.fullmatch(name)) and match["name"] == "cumulative_length"
+    }
     shapes = []
-    for name, (_, child) in zip(names, pairs):
+    for name, (_, child) in zip(names, pairs, strict=False):
         if _is_cache(child):
             shapes.append(_cache_shapes(child, batch, cross_length if name.startswith("cross") else length, None))
         elif isinstance(child, int):

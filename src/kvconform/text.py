@@ -13,8 +13,18 @@ __all__ = ["string_type"]
 
 # The numbers of ONNX's TensorProto.DataType, which exporters print.
 _NUMBERS = {
-    torch.float32: 1, torch.uint8: 2, torch.int8: 3, torch.int16: 5, torch.int32: 6, torch.int64: 7, torch.bool: 9,
-    torch.float16: 10, torch.float64: 11, torch.complex64: 14, torch.complex128: 15, torch.bfloat16: 16,
+    torch.float32: 1,
+    torch.uint8: 2,
+    torch.int8: 3,
+    torch.int16: 5,
+    torch.int32: 6,
+    torch.int64: 7,
+    torch.bool: 9,
+    torch.float16: 10,
+    torch.float64: 11,
+    torch.complex64: 14,
+    torch.complex128: 15,
+    torch.bfloat16: 16,
 }
 
 
@@ -38,7 +48,11 @@ def string_type(obj: Any, with_shape: bool = False) -> str:
         return f"{'dict' if type(obj) is dict else type(obj).__name__}({inside})"
     if isinstance(obj, (list, tuple)):
         left, right = ("#", "") if not obj else ("[", "]") if isinstance(obj, list) else ("(", ")")
-        return f"{left}{','.join(string_type(value, with_shape) for value in obj)}{right}" if obj else f"{type(obj).__name__}()"
+        return (
+            f"{left}{','.join(string_type(value, with_shape) for value in obj)}{right}"
+            if obj
+            else f"{type(obj).__name__}()"
+        )
     if hasattr(obj, "self_attention_cache"):
         parts = [string_type(c, with_shape) for c in (obj.self_attention_cache, obj.cross_attention_cache)]
         return f"{type(obj).__name__}[{', '.join(parts)}]"
@@ -51,11 +65,13 @@ def _cache_parts(cache: Any, with_shape: bool) -> list[str] | None:
     if "layers" in state and isinstance(state["layers"], list):
         return [_layer(layer, with_shape) for layer in state["layers"]]
     if "key_cache" in state:
-        pairs = zip(state["key_cache"], state["value_cache"])
+        pairs = zip(state["key_cache"], state["value_cache"], strict=False)
         return [f"{string_type(key, with_shape)}, {string_type(value, with_shape)}" for key, value in pairs]
     return None
 
 
 def _layer(layer: Any, with_shape: bool) -> str:
-    tensors = [string_type(value, with_shape) for value in (getattr(layer, "keys", None), getattr(layer, "values", None))]
+    tensors = [
+        string_type(value, with_shape) for value in (getattr(layer, "keys", None), getattr(layer, "values", None))
+    ]
     return f"{type(layer).__name__}({', '.join(tensors)})"

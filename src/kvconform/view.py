@@ -27,7 +27,8 @@ class CacheView:
         key_cache: keys of each layer, shape (batch, heads, tokens, head size); None for a layer that holds nothing.
         value_cache: values of each layer.
         layer_classes: class name of each layer; on lists (up to 4.53) the class name of the cache.
-        lengths: tokens that each layer has seen (of an EncoderDecoderCache, in self attention), which is more than it holds once it is past a window.
+        lengths: tokens that each layer has seen (of an EncoderDecoderCache, in self attention), which is more than it
+            holds once it is past a window.
         inner: the views of an EncoderDecoderCache's two caches, (self attention, cross attention), else ().
     """
 
@@ -101,8 +102,7 @@ def update(cache: Any, key: torch.Tensor, value: torch.Tensor, layer: int, start
     if "cache_kwargs" in inspect.signature(type(cache).update).parameters:
         result: tuple[Any, Any] = cache.update(key, value, layer, extra)
         return result
-    result = cache.update(key, value, layer)
-    return result
+    return cache.update(key, value, layer)
 
 
 def crop_to(cache: Any, length: int) -> None:
@@ -119,13 +119,16 @@ def crop_to(cache: Any, length: int) -> None:
     try:
         cache.crop(length - now if probes.crops_by_count(type(cache)) else length)
     except (RuntimeError, ValueError, AttributeError) as error:
-        raise CacheStructureError(f"this {type(cache).__name__} cannot be cropped to {length} of {now} tokens: {error}") from error
+        raise CacheStructureError(
+            f"this {type(cache).__name__} cannot be cropped to {length} of {now} tokens: {error}"
+        ) from error
 
 
 def mask_sizes(cache: Any, query_length: int, layer: int = 0) -> tuple[int, int]:
     """Length and offset of the keys that `query_length` new tokens will attend to in one layer.
 
-    Before 4.53 caches do not tell; there it follows from the class: all tokens, or the allocated ones of a static cache.
+    Before 4.53 caches do not tell; there it follows from the class: all tokens, or the allocated ones of a static
+    cache.
     """
     known = lengths(cache)
     start = known[layer] if layer < len(known) else 0

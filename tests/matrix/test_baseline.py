@@ -97,7 +97,7 @@ def test_a_malformed_row_is_one_error_with_row_key_and_next_command(tmp_path: Pa
 def test_a_file_of_another_shape_is_one_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "baseline.toml"
     path.write_text(text)
-    with pytest.raises(UserError, match="baseline[.]toml"):
+    with pytest.raises(UserError, match=r"baseline[.]toml"):
         load_baseline(path)
 
 
