@@ -229,7 +229,7 @@ def _transformers_recipe(
     recipe = importlib.import_module("transformers.integrations.executorch").convert_and_export_with_cache
     if dynamic_shapes is None and strict is None:
         # Up to 4.49 it has no more parameters than these.
-        program = recipe(model, ids, positions)
+        program: torch.export.ExportedProgram = recipe(model, ids, positions)
     else:
         program = recipe(model, ids, positions, dynamic_shapes, strict)
     with torch.no_grad():

@@ -54,7 +54,7 @@ def _cache_shapes(cache: Any, batch: Any, length: Any, cross_length: Any) -> lis
     past = {
         match["index"] for name in names if (match := _LEAF.fullmatch(name)) and match["name"] == "cumulative_length"
     }
-    shapes = []
+    shapes: list[Any] = []
     for name, (_, child) in zip(names, pairs, strict=False):
         if _is_cache(child):
             shapes.append(_cache_shapes(child, batch, cross_length if name.startswith("cross") else length, None))

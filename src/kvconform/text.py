@@ -56,8 +56,8 @@ def string_type(obj: Any, with_shape: bool = False) -> str:
     if hasattr(obj, "self_attention_cache"):
         parts = [string_type(c, with_shape) for c in (obj.self_attention_cache, obj.cross_attention_cache)]
         return f"{type(obj).__name__}[{', '.join(parts)}]"
-    parts = _cache_parts(obj, with_shape)
-    return f"{type(obj).__name__}({', '.join(parts)})" if parts is not None else type(obj).__name__
+    held = _cache_parts(obj, with_shape)
+    return type(obj).__name__ if held is None else f"{type(obj).__name__}({', '.join(held)})"
 
 
 def _cache_parts(cache: Any, with_shape: bool) -> list[str] | None:

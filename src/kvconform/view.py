@@ -102,7 +102,8 @@ def update(cache: Any, key: torch.Tensor, value: torch.Tensor, layer: int, start
     if "cache_kwargs" in inspect.signature(type(cache).update).parameters:
         result: tuple[Any, Any] = cache.update(key, value, layer, extra)
         return result
-    return cache.update(key, value, layer)
+    keys, values = cache.update(key, value, layer)
+    return keys, values
 
 
 def crop_to(cache: Any, length: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -137,18 +138,14 @@ def _changes(cache: Any, layers: int) -> dict[str, Callable[[Any], Any]]:
         def change(copied: Any) -> Any:
             results: dict[str, Any] = {}
             for layer in which:
-                _ask(
-                    results,
-                    f"[{layer}]",
-                    lambda layer=layer: extend(copied, layer, tokens, (batch, heads, width), options),
-                )  # type: ignore[misc]
+                _ask(results, f"[{layer}]", partial(extend, copied, layer, tokens, (batch, heads, width), options))
             return results
 
         return change
 
     length = int(cache.get_seq_length()) if layers else 0
     every = range(max(layers, 1))
-    beams = torch.arange(batch - 1, -1, -1, device=options.get("device", "cpu"))
+    beams = torch.arange(batch - 1, -1, -1, device=str(options.get("device", "cpu")))
     changes = {
         "update with 1 token": grow(1, every),
         f"update with {NEW_TOKENS} tokens": grow(NEW_TOKENS, every),

@@ -86,7 +86,8 @@ def expect_symbolic_exactly(program: torch.export.ExportedProgram, shapes: Any, 
     for index, (value, wanted) in enumerate(zip(values, asked, strict=True)):
         if not isinstance(value, torch.Tensor):
             continue
-        symbolic = [dim for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt)]
+        sizes: list[Any] = list(value.shape)
+        symbolic = [dim for dim, size in enumerate(sizes) if isinstance(size, torch.SymInt)]
         dims = sorted(dim for dim, ask in (wanted or {}).items() if ask is not None)
         expect(
             symbolic == dims,

@@ -116,7 +116,7 @@ def _eager_generation(prompt: torch.Tensor) -> list[int]:
     for _ in range(GENERATED):
         logits = model(input_ids=ids, use_cache=False).logits[:, -1]
         ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], dim=1)
-    return ids[0].tolist()  # type: ignore[no-any-return]
+    return [int(token) for token in ids[0]]
 
 
 def _exported_generation(prompt: torch.Tensor) -> list[int]:
@@ -129,7 +129,7 @@ def _exported_generation(prompt: torch.Tensor) -> list[int]:
         if position + 1 >= prompt.shape[1]:
             ids = torch.cat([ids, logits[:, -1].argmax(-1, keepdim=True)], dim=1)
     expect_equal("the number of tokens", ids.shape[1], prompt.shape[1] + GENERATED)
-    return ids[0].tolist()  # type: ignore[no-any-return]
+    return [int(token) for token in ids[0]]
 
 
 def _exported_recipe() -> Any:
@@ -139,9 +139,8 @@ def _exported_recipe() -> Any:
     model = DECODERS[0].build()
     model.config.architectures = ["LlamaForCausalLM"]
     sizes = {"batch_size": 1, "max_cache_len": 32, "device": "cpu"}
-    model.generation_config = GenerationConfig(
-        use_cache=True, cache_implementation="static", max_length=32, cache_config=sizes
-    )
+    settings: Any = GenerationConfig
+    model.generation_config = settings(use_cache=True, cache_implementation="static", max_length=32, cache_config=sizes)
     try:
         return lookup("transformers.integrations.executorch:convert_and_export_with_cache")(model)
     except Exception as error:
