@@ -141,7 +141,8 @@ def _words(cause: Finding) -> str:
 
 
 def _why(row: BaselineRow) -> str:
-    link = f" <{row.link}>" if row.link else ""
+    # A page of ours is told from reports/, where the tables are.
+    link = f" [why](../{row.link})" if row.link.startswith("docs/") else f" <{row.link}>" if row.link else ""
     return f"{_inline(row.reason)} (fault: {row.fault}){link}"
 
 
