@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from torch.utils import _pytree as py_pytree
 __all__ = ["Node", "Registration", "Snapshot", "current", "put", "remove", "restore", "snapshot"]
 
 _ABSENT: Any = object()
+_QUEUED: Any = object()
 _LOCK = threading.RLock()
 
 
@@ -65,7 +66,19 @@ class Node:
 
 @dataclass(frozen=True)
 class Registration:
-    """What every table said about one class at one moment, to be put back later."""
+    """What every table said about one class at one moment, to be put back later.
+
+    Attributes:
+        cls: the class.
+        node: how it is flattened, in torch.utils._pytree.
+        serialized: how its context is written.
+        fx_flatten: how torch.fx._pytree flattens it.
+        fx_exact_match: whether that fits another structure.
+        queued: its entries in the queue for the C++ registry, with their places.
+        named: whether its serialized name leads to it; names can pass to another class.
+        constant: whether it is a node without leaves.
+        cxx: its entry in the C++ registry; or that it waits for that registry to be imported.
+    """
 
     cls: type
     node: Any
@@ -73,6 +86,9 @@ class Registration:
     fx_flatten: Any
     fx_exact_match: Any
     queued: tuple[Any, ...]
+    named: bool
+    constant: bool
+    cxx: Any
 
     @property
     def exists(self) -> bool:
@@ -90,6 +106,8 @@ class Snapshot:
     fx_nodes: dict[type, Any]
     fx_exact_match: dict[type, Any]
     queue: tuple[Any, ...]
+    constants: frozenset[type]
+    cxx: dict[type, Any] | None
 
 
 def snapshot() -> Snapshot:
@@ -102,6 +120,8 @@ def snapshot() -> Snapshot:
             fx_nodes=dict(fx_pytree.SUPPORTED_NODES),
             fx_exact_match=dict(fx_pytree.SUPPORTED_NODES_EXACT_MATCH),
             queue=tuple(_queue()),
+            constants=frozenset(_constants()),
+            cxx=_cxx_nodes(),
         )
 
 
@@ -116,23 +136,40 @@ def restore(before: Snapshot, classes: Iterable[type] | None = None) -> None:
         now = snapshot()
         known = {*before.nodes, *now.nodes, *before.fx_nodes, *now.fx_nodes}
         wanted = known if classes is None else known & set(classes)
-        changed = {cls for cls in wanted if _registration_in(before, cls) != _registration_in(now, cls)}
+        changed = {cls for cls in wanted if _differ(_registration_in(before, cls), _registration_in(now, cls))}
         for cls in changed:
             put(_registration_in(before, cls))
+        _restore_names(before, wanted)
         if not _cxx_imported():
             kept = [entry for entry in now.queue if entry[0][0] not in changed]
             old = [entry for entry in before.queue if entry[0][0] in changed or entry in kept]
             _queue()[:] = old + [entry for entry in kept if entry not in old]
 
 
+def _differ(before: Registration, now: Registration) -> bool:
+    if before.cxx is _QUEUED and now.cxx is not _ABSENT:
+        # The C++ registry was imported in between, and replayed what was queued for it.
+        now = replace(now, cxx=_QUEUED)
+    return before != now
+
+
+def _restore_names(before: Snapshot, classes: set[type]) -> None:
+    """Names can pass from class to class: two classes of one name, or two without."""
+    names = py_pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE
+    for name in {*before.names, *names}:
+        owner, old = names.get(name), before.names.get(name)
+        if owner is old or not {owner, old} & classes:
+            continue
+        if old is None:
+            del names[name]
+        else:
+            names[name] = old
+
+
 def current(cls: type) -> Registration:
     """What the tables say about `cls` now."""
-    return Registration(
-        cls=cls,
-        node=py_pytree.SUPPORTED_NODES.get(cls, _ABSENT),
-        serialized=py_pytree.SUPPORTED_SERIALIZED_TYPES.get(cls, _ABSENT),
-        fx_flatten=fx_pytree.SUPPORTED_NODES.get(cls, _ABSENT),
-        fx_exact_match=fx_pytree.SUPPORTED_NODES_EXACT_MATCH.get(cls, _ABSENT),
+    return replace(
+        _registration_in(snapshot(), cls),
         queued=tuple((i, entry) for i, entry in enumerate(_queue()) if entry[0][0] is cls),
     )
 
@@ -161,8 +198,7 @@ def remove(cls: type) -> None:
             del py_pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE[serialized.serialized_type_name]
         fx_pytree.SUPPORTED_NODES.pop(cls, None)
         fx_pytree.SUPPORTED_NODES_EXACT_MATCH.pop(cls, None)
-        # Newer torch keeps classes registered as constants apart; they are nodes in the tables above.
-        getattr(py_pytree, "CONSTANT_NODES", set()).discard(cls)
+        _constants().discard(cls)
         if _cxx_imported():
             if node is not None:
                 _remove_from_cxx(cls)
@@ -187,17 +223,32 @@ def _reinstate(saved: Registration) -> None:
     py_pytree.SUPPORTED_NODES[cls] = saved.node
     if saved.serialized is not _ABSENT:
         py_pytree.SUPPORTED_SERIALIZED_TYPES[cls] = saved.serialized
-        name = saved.serialized.serialized_type_name
-        if name != py_pytree.NO_SERIALIZED_TYPE_NAME_FOUND:
-            py_pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE[name] = cls
+        if saved.named:
+            py_pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE[saved.serialized.serialized_type_name] = cls
+    if saved.constant:
+        _constants().add(cls)
     _reinstate_fx(saved)
     if _cxx_imported():
-        importlib.import_module("torch.utils._cxx_pytree")._private_register_pytree_node(
-            cls, saved.node.flatten_fn, saved.node.unflatten_fn
-        )
+        _reinstate_cxx(saved)
     else:
         for position, entry in saved.queued:
             _queue().insert(position, entry)
+
+
+def _reinstate_cxx(saved: Registration) -> None:
+    if saved.cxx is _QUEUED:
+        # It waited when this was saved, and importing the registry would have replayed it.
+        cxx = importlib.import_module("torch.utils._cxx_pytree")
+        cxx._private_register_pytree_node(saved.cls, saved.node.flatten_fn, saved.node.unflatten_fn)
+    elif saved.cxx is not _ABSENT:
+        entry = saved.cxx
+        importlib.import_module("optree").register_pytree_node(
+            saved.cls,
+            entry.flatten_func,
+            entry.unflatten_func,
+            path_entry_type=entry.path_entry_type,
+            namespace="torch",
+        )
 
 
 def _reinstate_fx(saved: Registration) -> None:
@@ -208,13 +259,17 @@ def _reinstate_fx(saved: Registration) -> None:
 
 
 def _registration_in(tables: Snapshot, cls: type) -> Registration:
+    serialized = tables.serialized.get(cls, _ABSENT)
     return Registration(
         cls=cls,
         node=tables.nodes.get(cls, _ABSENT),
-        serialized=tables.serialized.get(cls, _ABSENT),
+        serialized=serialized,
         fx_flatten=tables.fx_nodes.get(cls, _ABSENT),
         fx_exact_match=tables.fx_exact_match.get(cls, _ABSENT),
         queued=(),
+        named=serialized is not _ABSENT and tables.names.get(serialized.serialized_type_name) is cls,
+        constant=cls in tables.constants,
+        cxx=_cxx_in(tables, cls),
     )
 
 
@@ -222,8 +277,29 @@ def _queue() -> list[Any]:
     return getattr(py_pytree, "_cxx_pytree_pending_imports", [])
 
 
+def _constants() -> set[type]:
+    # Newer torch keeps classes registered as constants apart; they are nodes in the other tables too.
+    found: set[type] = getattr(py_pytree, "CONSTANT_NODES", set())
+    return found
+
+
 def _cxx_imported() -> bool:
     return bool(getattr(py_pytree, "_cxx_pytree_imported", False))
+
+
+def _cxx_nodes() -> dict[type, Any] | None:
+    """What torch has registered in the C++ registry; None as long as that is not in use."""
+    if not _cxx_imported():
+        return None
+    known = importlib.import_module("optree").register_pytree_node.get(namespace="torch")
+    # The answer includes the nodes that optree knows by itself, list and dict among them.
+    return {cls: entry for cls, entry in known.items() if entry.namespace == "torch"}
+
+
+def _cxx_in(tables: Snapshot, cls: type) -> Any:
+    if tables.cxx is not None:
+        return tables.cxx.get(cls, _ABSENT)
+    return _QUEUED if any(entry[0][0] is cls for entry in tables.queue) else _ABSENT
 
 
 def _remove_from_cxx(cls: type) -> None:
