@@ -168,6 +168,14 @@ def test_a_skipped_layer_stays_where_it_is():
     assert again.layers[1].keys is cache.layers[1].keys
 
 
+def test_a_tensor_of_the_cache_itself_survives():
+    cache = probes.cache_class("DynamicCache")()
+    cache.update(*states(1, 3, torch.float32), 0)
+    cache.extra = torch.ones(3)
+    again = expect_round_trip(cache)
+    assert again.extra is cache.extra
+
+
 @pytest.mark.parametrize("name", ["seen", "_seen", "is_initialized"])
 def test_an_attribute_of_ones_own_survives(name):
     """As many attributes as a usual layer has, but one of them another: the fast path must notice."""
