@@ -69,10 +69,13 @@ def conformance(session: nox.Session, torch: str, transformers: str) -> None:
 
 @nox.session(python="3.11", **PARALLEL)
 def tests(session: nox.Session) -> None:
-    """Run the unit tests, with the newest torch and transformers. Options after `--` go to pytest."""
+    """Run the unit tests, with the newest torch and transformers. Options after `--` go to pytest.
+
+    In two processes, a file each at a time: the tests that start cells of their own wait more than they compute.
+    """
     session.env["UV_PYTHON_DOWNLOADS"] = "never"
     session.install("-r", "requirements.txt", "-e", ".[check]", "hypothesis", *TESTED_WITH)
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *(session.posargs or ("-n", "2", "--dist", "loadfile")))
 
 
 @nox.session(python="3.11", **PARALLEL)
