@@ -65,7 +65,7 @@ def _is_default(cache: Any) -> bool:
     """Whether a cache is nothing but its layers."""
     defaults = defaults_of(type(cache))
     state = cache.__dict__
-    if len(state) != len(defaults) + 1 or "layers" not in state:
+    if len(state) != len(defaults) + 1 or "layers" not in state or not COUNTERS.isdisjoint(state):
         return False
     for name, value in defaults.items():
         if name not in state or not (state[name] is value or same(state[name], value)):
@@ -84,8 +84,9 @@ def _write_layer(writer: Writer, layer: Any, index: int) -> list[str]:
         for attribute, name in _STANDARD.items():
             writer.leaf(name + suffix, state[attribute])
     base = model.ready if ready else model.fresh
+    told = {model.config, *(_STANDARD if ready else ())}
     for name, value in in_order(state):
-        if name not in _STANDARD and name != model.config and not _follows(name, value, state, base, ready=ready):
+        if name not in told and not _follows(name, value, state, base, ready=ready):
             facts += _write_attribute(writer, f"{index}.", name, value, suffix)
             facts += _past(index, name, value, state, model)
     facts += [f"#{index}.-{name}" for name in base if name not in state]
@@ -98,7 +99,9 @@ def _write_cache(writer: Writer, cache: Any) -> list[str]:
     defaults = defaults_of(type(cache))
     facts = []
     for name, value in in_order(state):
-        if name != "layers" and not (name in defaults and same(defaults[name], value)):
+        # A counter is a leaf at 0 too: a step later it is not 0, and the structure must be the same.
+        usual = name in defaults and name not in COUNTERS and same(defaults[name], value)
+        if name != "layers" and not usual:
             facts += _write_attribute(writer, "", name, value, "")
     # transformers' EncoderDecoderCache has no layers of its own.
     facts += [f"#-{name}" for name in ("layers", *defaults) if name not in state]
@@ -129,8 +132,15 @@ def _follows(name: str, value: Any, state: dict[str, Any], base: dict[str, Any],
     if name in base and (ready or name in FROM_CONFIG):
         implied = derived(name, state, state.get("keys"))
         if implied is not NotImplemented:
-            return implied is None or same(implied, value)
+            return implied is None or same(implied, value) or _same_constant(implied, value)
     return not isinstance(value, torch.Tensor) and name in base and same(base[name], value)
+
+
+def _same_constant(implied: Any, value: Any) -> bool:
+    """Whether a number kept as a tensor is the one that follows: its value would be a guard, its place is not."""
+    if not isinstance(implied, torch.Tensor) or not isinstance(value, torch.Tensor):
+        return False
+    return implied.dim() == value.dim() == 0 and implied.device == value.device
 
 
 def _past(index: int, name: str, value: Any, state: dict[str, Any], model: LayerModel) -> list[str]:

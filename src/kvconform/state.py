@@ -189,14 +189,15 @@ def in_order(state: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equality that tells 1 from True and never guards on a symbol."""
+    """Equality that tells 1 from True, looks into containers, and never guards on a symbol or a tensor."""
+    if left is right:
+        return True
     if isinstance(left, torch.Tensor) or isinstance(right, torch.Tensor):
-        return left is right or (
-            isinstance(left, torch.Tensor)
-            and isinstance(right, torch.Tensor)
-            and left.dim() == right.dim() == 0
-            and left.device == right.device
-        )
+        return False
+    if type(left) is type(right) and isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(same(a, b) for a, b in zip(left, right, strict=True))
+    if type(left) is type(right) and isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(value, right[name]) for name, value in left.items())
     if isinstance(left, torch.SymInt) or isinstance(right, torch.SymInt):
         return probes.statically_equal(left, right)
     return type(left) is type(right) and bool(left == right)
