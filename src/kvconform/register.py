@@ -183,7 +183,8 @@ def _safe_globals(classes: list[Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        kept = [entry for entry in torch.serialization.get_safe_globals() if entry not in set(added)]
+        gone = set(added)
+        kept = [entry for entry in torch.serialization.get_safe_globals() if entry not in gone]
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(kept)
 

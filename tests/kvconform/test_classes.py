@@ -118,6 +118,9 @@ def static(name, make=None):
 
 
 def sliding(name):
+    init = getattr(utils, name).__init__
+    if name == "SlidingWindowCache" and "super().__init__()" in inspect.getsource(init):
+        pytest.skip("4.44's own constructor of SlidingWindowCache raises")
     return static(name, functools.partial(caches.config, window=WINDOW))
 
 

@@ -328,6 +328,10 @@ def test_a_planted_bug_is_noticed(name, monkeypatch):
     for need in BY_NAME[found.recipe].needs:
         if not need.met():
             pytest.skip(f"this release lacks the example {found.recipe}")
+    try:
+        BY_NAME[found.recipe].build()
+    except IndexError:
+        pytest.skip(f"this release cannot make the example {found.recipe} (4.44 skips no layers)")
     ask(found)
     found.plant(monkeypatch)
     with pytest.raises(ExpectationError):

@@ -143,7 +143,8 @@ def _changes(cache: Any, layers: int) -> dict[str, Callable[[Any], Any]]:
 
         return change
 
-    length = int(cache.get_seq_length()) if layers else 0
+    # HybridCache of 4.44 answers None.
+    length = int(cache.get_seq_length() or 0) if layers else 0
     every = range(max(layers, 1))
     beams = torch.arange(batch - 1, -1, -1, device=str(options.get("device", "cpu")))
     changes = {
