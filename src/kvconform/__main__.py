@@ -24,9 +24,10 @@ def main(argv: list[str] | None = None) -> int:
 
         return cli.main(rest)
     if command == "doctor":
-        from kvconform import doctor
+        # Not through the package, whose attributes are looked up when used and have no types.
+        from kvconform.doctor import main as examine
 
-        return doctor.main(rest)
+        return examine(rest)
     if command in {"-h", "--help"}:
         print(USAGE, end="")
         return 0

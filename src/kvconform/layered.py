@@ -52,8 +52,8 @@ def flatten(cache: Any) -> tuple[list[Any], list[str]]:
     # EncoderDecoderCache has no layers of its own (its property of that name is not in vars).
     found = None if torch.compiler.is_dynamo_compiling() else quick.flatten_layers(vars(cache).get("layers", ()))
     if found is not None:
-        writer.leaves, context = found
-        return writer.leaves, context if _is_default(cache) else context + _write_cache(writer, cache)
+        writer.leaves, standard = found
+        return writer.leaves, standard if _is_default(cache) else standard + _write_cache(writer, cache)
     context: list[str] = []
     for index, layer in enumerate(vars(cache).get("layers", ())):
         context += _write_layer(writer, layer, index)
