@@ -138,8 +138,9 @@ def _write_counter(writer: Writer, name: str, value: Any, state: dict[str, Any])
         writer.leaf(name, value)
         return []
     written = [writer.leaf(f"{name}.{i}", item) for i, item in enumerate(value)]
+    # A new cache has its counters before its tensors.
     lengths = [length_of(keys) for keys in state["key_cache"]]
-    past = [i for i, (item, length) in enumerate(zip(value, lengths, strict=True)) if length and item >= length]
+    past = [i for i, (item, length) in enumerate(zip(value, lengths, strict=False)) if length and item >= length]
     return [f"#{name}={dumps(written)}", *([f"#past={dumps(past)}"] if past else [])]
 
 

@@ -238,6 +238,13 @@ def test_cache(name):
         expect_same_behaviour(cache, name)
 
 
+@pytest.mark.parametrize("name", [name for name in CACHES if EXAMPLES.get(name) in (static, sliding, chunked)])
+def test_cache_that_nothing_was_written_to(name, monkeypatch):
+    monkeypatch.setattr(caches, "fill", lambda cache, *_, **__: cache)
+    expect_round_trip(example(name), name)
+    expect_json_spec(example(name), name)
+
+
 @pytest.mark.skipif("DFlashCache" not in CACHES, reason="this release has no DFlashCache")
 def test_tokens_accepted_are_a_leaf_and_no_structure():
     cache, other = plain("DFlashCache"), plain("DFlashCache")
