@@ -213,10 +213,12 @@ class Cells:
 
 def first_run(free: torch.Tensor, length: int) -> int | None:
     """Start of the first run of at least `length` free cells, or None."""
-    used = (~free).nonzero().flatten()
-    starts = torch.cat([torch.zeros(1, dtype=torch.int64), used + 1])
-    ends = torch.cat([used, torch.tensor([free.shape[0]])])
-    long_enough = (ends - starts >= length).nonzero()
+    # Where free cells begin or end: few places, however many cells there are.
+    edges = (free[1:] != free[:-1]).nonzero().flatten() + 1
+    bounds = torch.cat([torch.zeros(1, dtype=torch.int64), edges, torch.tensor([free.shape[0]])])
+    begin = 0 if len(free) and bool(free[0]) else 1
+    starts, ends = bounds[begin::2], bounds[begin + 1 :: 2]
+    long_enough = (ends - starts[: len(ends)] >= length).nonzero()
     return int(starts[long_enough[0, 0]]) if len(long_enough) else None
 
 
