@@ -48,12 +48,14 @@ def flatten(cache: Any) -> tuple[list[Any], list[str]]:
     Raises:
         UnknownLayerError: a layer class or an attribute that nothing describes.
     """
-    writer = Writer(cache)
     # EncoderDecoderCache has no layers of its own (its property of that name is not in vars).
     found = None if torch.compiler.is_dynamo_compiling() else quick.flatten_layers(vars(cache).get("layers", ()))
+    if found is not None and _is_default(cache):
+        return found
+    writer = Writer(cache)
     if found is not None:
         writer.leaves, standard = found
-        return writer.leaves, standard if _is_default(cache) else standard + _write_cache(writer, cache)
+        return writer.leaves, standard + _write_cache(writer, cache)
     context: list[str] = []
     for index, layer in enumerate(vars(cache).get("layers", ())):
         context += _write_layer(writer, layer, index)

@@ -91,6 +91,7 @@ class _Plan:
         count: how many leaves there are.
         layers: its layers; the other attributes are its own, named as those of a layer.
         recipes: the same layers for kvconform.quick, if each is nothing but keys and values.
+        rest: its other attributes, if all caches of this plan can share their values.
     """
 
     count: int = 0
@@ -100,12 +101,15 @@ class _Plan:
     missing: list[str] = field(default_factory=list)
     constants: list[tuple[str, Any]] = field(default_factory=list)
     recipes: list[quick.Recipe] | None = None
+    rest: dict[str, Any] | None = None
 
 
 def _read(cache: Any, plan: _Plan, leaves: list[Any]) -> dict[str, Any]:
     layers = None
     if not torch.compiler.is_dynamo_compiling() and plan.recipes is not None:
         layers = quick.unflatten_layers(plan.recipes, leaves[: plan.count - len(plan.attributes)])
+        if layers is not None and plan.rest is not None:
+            return {"layers": layers, **plan.rest}
     if layers is None:
         layers = _read_layers(cache, plan, leaves)
     state: dict[str, Any] = {"layers": layers}
@@ -177,7 +181,18 @@ def _make_plan(cls: type, context: list[str]) -> _Plan:
         _finish(layer)
     if all(_is_plain(layer) for layer in plan.layers):
         plan.recipes = [_recipe(layer) for layer in plan.layers]
+        plan.rest = _shared(plan)
     return plan
+
+
+def _shared(plan: _Plan) -> dict[str, Any] | None:
+    """The attributes of a cache if they are constants and classes, of which any number of caches can have the same."""
+    if plan.attributes or plan.missing:
+        return None
+    if any(not isinstance(written, dict) or {*written} != {"class"} for _, written in plan.facts):
+        return None
+    reader = Reader(None, [])
+    return {**dict(plan.constants), **{name: reader.read(written) for name, written in plan.facts}}
 
 
 def _check(layers: dict[int, _LayerPlan], context: list[str]) -> None:
