@@ -40,7 +40,7 @@ class StaticCacheModule(torch.nn.Module):
 
     def __init__(self, model: Any, batch_size: int | None = None, max_cache_len: int | None = None) -> None:
         super().__init__()
-        config = model.config.get_text_config()
+        config = _text_config(model)
         self.model = model
         self.batch_size = batch_size or _setting(model, "batch_size") or 1
         self.max_cache_len = max_cache_len or _setting(model, "max_cache_len") or config.max_position_embeddings
@@ -144,7 +144,7 @@ def convert_and_export_with_cache(
     ids = torch.ones((1, 1), dtype=torch.long) if example_input_ids is None else example_input_ids
     positions = torch.zeros(1, dtype=torch.long) if example_cache_position is None else example_cache_position
     reasons = []
-    if not _windows(model.config.get_text_config()):
+    if not _windows(_text_config(model)):
         # Beyond a window transformers' own recipe is documented not to work; ours masks instead.
         try:
             return _transformers_recipe(model, ids, positions, dynamic_shapes, strict)
@@ -214,7 +214,7 @@ def _export(
 
 
 def _prefilled(model: Any, batch: int) -> Any:
-    ids = torch.arange(4).repeat(batch, 1) % model.config.get_text_config().vocab_size
+    ids = torch.arange(4).repeat(batch, 1) % _text_config(model).vocab_size
     return model(input_ids=ids, use_cache=True).past_key_values
 
 
@@ -241,6 +241,12 @@ def _transformers_recipe(
     return program
 
 
+def _text_config(model: Any) -> Any:
+    """The decoder's part of the configuration; 4.44 has no such method and no such parts."""
+    config = model.config
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
 def _setting(model: Any, name: str) -> int | None:
     """A number of the generation config's cache_config, which is a class up to 4.55 and a dict since."""
     settings = getattr(getattr(model, "generation_config", None), "cache_config", None)
@@ -265,7 +271,7 @@ def _takes_masks_by_kind(cls: type) -> bool:
 
 def _static_cache(model: Any, batch_size: int, max_cache_len: int) -> Any:
     """A StaticCache of full layers with their tensors allocated; windows are the mask's business."""
-    config = model.config.get_text_config()
+    config = _text_config(model)
     cls: Any = probes.cache_class("StaticCache")
     arguments: dict[str, Any] = {"config": config, "max_cache_len": max_cache_len}
     if "max_batch_size" in probes.parameters_of(cls.__init__) or not hasattr(cls, "early_initialization"):

@@ -75,7 +75,9 @@ def _length(cache: Any, index: int) -> int:
     if not len(keys):
         return 0
     # HybridCache up to 4.53 answers for the whole cache only; its layers are of one length.
-    return int(cache.get_seq_length() if hasattr(cache, "is_sliding") else cache.get_seq_length(index))
+    length = cache.get_seq_length() if hasattr(cache, "is_sliding") else cache.get_seq_length(index)
+    # HybridCache of 4.44 answers None.
+    return 0 if length is None else int(length)
 
 
 def update(cache: Any, key: torch.Tensor, value: torch.Tensor, layer: int, start: int | None = None) -> tuple[Any, Any]:
