@@ -74,7 +74,7 @@ def tests(session: nox.Session) -> None:
     In two processes, a file each at a time: the tests that start cells of their own wait more than they compute.
     """
     session.env["UV_PYTHON_DOWNLOADS"] = "never"
-    session.install("-r", "requirements.txt", "-e", ".[check]", "hypothesis", "optree", *TESTED_WITH)
+    session.install("-r", "requirements.txt", "-e", ".[check]", "hypothesis", *TESTED_WITH)
     session.run("python", "-m", "pytest", *(session.posargs or ("-n", "2", "--dist", "loadfile")))
 
 
