@@ -14,6 +14,7 @@ from matrix.cells import DEFAULT_PYTHON, DEVICES
 from matrix.errors import UserError
 
 DEFAULT_SUBJECTS = ("kvconform", "native")
+"""Asked of every cell; the cell adds `exporter` where its transformers has one."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,13 @@ class CellOptions:
     @property
     def partial(self) -> bool:
         """Whether less, or something else, is asked than the cell's published record holds."""
-        return bool(self.keyword or self.categories or self.asked_subjects != DEFAULT_SUBJECTS)
+        return bool(self.keyword or self.categories or self.subjects)
 
-    @property
-    def asked_subjects(self) -> tuple[str, ...]:
-        """The subjects, the default ones where none is named."""
-        return self.subjects or DEFAULT_SUBJECTS
+    def asks(self, subjects: Sequence[str]) -> bool:
+        """Whether a record of these subjects is what is asked for."""
+        if self.subjects:
+            return tuple(subjects) == self.subjects
+        return tuple(subjects[: len(DEFAULT_SUBJECTS)]) == DEFAULT_SUBJECTS
 
     def to_argv(self) -> list[str]:
         """The options as text that `parse` reads back."""

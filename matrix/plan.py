@@ -94,11 +94,8 @@ def is_recorded(cell: Cell, paths: Paths, options: CellOptions, digest: str) -> 
     except UserError:
         return False
     found = run.environment
-    same = (found.subjects, found.selection.keyword, tuple(found.selection.categories)) == (
-        options.asked_subjects,
-        options.keyword,
-        options.categories,
-    )
+    selection = (found.selection.keyword, tuple(found.selection.categories))
+    same = options.asks(found.subjects) and selection == (options.keyword, options.categories)
     return run.complete and run.unresolved is None and found.digest == digest and same
 
 

@@ -235,7 +235,8 @@ def cell_environment(options: CellOptions) -> dict[str, str]:
 
     PYTHONPATH is passed on only when a subject of the user's own is asked for, which has to be found somehow.
     """
-    drop = {"PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP"}
+    # Without its bytecode kept, each of a cell's processes compiles torch anew, which takes longer than most checks.
+    drop = {"PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "PYTHONDONTWRITEBYTECODE"}
     if all(":" not in name for name in options.subjects):
         drop.add("PYTHONPATH")
     variables = {name: value for name, value in os.environ.items() if name not in drop}

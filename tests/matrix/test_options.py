@@ -30,7 +30,15 @@ def test_bad_options_are_usage_errors(argv: list[str]) -> None:
 
 
 def test_only_what_asks_everything_becomes_the_published_record() -> None:
-    assert not CellOptions(device="cuda", fresh=True, timeout=9, subjects=("kvconform", "native")).partial
+    assert not CellOptions(device="cuda", fresh=True, timeout=9).partial
     assert CellOptions(keyword="x").partial
     assert CellOptions(categories=("export",)).partial
     assert CellOptions(subjects=("kvconform",)).partial
+
+
+def test_the_default_request_takes_what_a_release_adds() -> None:
+    assert CellOptions().asks(("kvconform", "native"))
+    assert CellOptions().asks(("kvconform", "native", "exporter"))
+    assert not CellOptions().asks(("native",))
+    assert CellOptions(subjects=("native",)).asks(("native",))
+    assert not CellOptions(subjects=("native",)).asks(("kvconform", "native"))

@@ -15,11 +15,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+from kvconform.conformance import optin
 from kvconform.conformance.environment import Environment, EnvironmentMismatchError
 from kvconform.conformance.recorder import FAILED, Recorder, now
 
 SUITE = Path(__file__).parent
 DEFAULT_SUBJECTS = ("kvconform", "native")
+# Asked by default too, of a release that has it: what else there is in transformers.
+WHERE_IT_EXISTS = ("exporter",)
 OK, FAILURES, USAGE, EMPTY, MISMATCH, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
@@ -31,7 +34,11 @@ def parser() -> argparse.ArgumentParser:
     """The options of ``check``."""
     made = argparse.ArgumentParser(prog="python -m kvconform check", description=__doc__.splitlines()[0])
     made.add_argument("--subject", action="append", help="kvconform, native, exporter or module:attribute; may repeat")
-    made.add_argument("--category", action="append", help="only this category; may repeat")
+    made.add_argument(
+        "--category",
+        action="append",
+        help="only this category; may repeat. onnx and executorch need packages of their own and run only when named",
+    )
     made.add_argument(
         "-k", dest="keyword", metavar="EXPR", help="one id, or a pytest expression over ids ('export and not strict')"
     )
@@ -43,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--digest", metavar="HEX", help="the suite's digest, for the record's header")
     made.add_argument("--expect", action="append", default=[], metavar="PACKAGE=VERSION", help="refuse another version")
     made.add_argument("--list", action="store_true", help="list ids, categories and explanations, and run nothing")
+    made.add_argument("--shuffle", type=int, metavar="SEED", help="run in a random order, the same for the same seed")
+    made.add_argument("--repeat", type=int, metavar="N", help="run N times, shuffled after the first, and compare")
     made.add_argument("--durations", type=int, default=0, metavar="N", help="print the N slowest checks")
     made.add_argument("--quiet", action="store_true", help="print no summary")
     # The suite's own tests put planted checks in a folder of theirs.
@@ -57,7 +66,7 @@ def main(argv: list[str]) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else USAGE
     try:
-        return _main(options)
+        return _main(options) if options.repeat is None else _repeat(options)
     except UsageError as error:
         return _complain(str(error), USAGE)
     except EnvironmentMismatchError as error:
@@ -81,16 +90,33 @@ def _main(options: argparse.Namespace) -> int:
 
         return print_checks(options.suite, options.category or [], options.keyword)
     _validate(options)
+    _expect_packages(options)
     environment = Environment.here(options.device)
     environment.verify(options.expect)
     return _run(options, subjects, environment)
 
 
+def _repeat(options: argparse.Namespace) -> int:
+    from kvconform.conformance.repeat import repeat
+
+    if options.repeat < 2:  # noqa: PLR2004 - one run has nothing to be compared with
+        raise UsageError(f"--repeat {options.repeat}: give 2 or more")
+    if options.record or options.shuffle is not None:
+        raise UsageError("--repeat makes records and orders of its own: leave --record and --shuffle out")
+    arguments = [f"--subject={name}" for name in _subjects(options.subject)]
+    arguments += [f"--category={name}" for name in options.category or []]
+    arguments += [f"--expect={text}" for text in options.expect]
+    arguments += [f"--device={options.device}", f"--timeout={options.timeout}", f"--jobs={options.jobs}"]
+    arguments += [] if options.keyword is None else ["-k", options.keyword]
+    return repeat([*arguments, f"--suite={options.suite}"], options.repeat)
+
+
 def _subjects(names: list[str] | None) -> list[str]:
     """Resolve every subject once here, so that a bad reference costs one message instead of a red cell."""
-    from kvconform.conformance.subjects import SubjectReferenceError, resolve
+    from kvconform.conformance.subjects import BUILT_IN, SubjectReferenceError, resolve
 
-    wanted = list(dict.fromkeys(names or DEFAULT_SUBJECTS))
+    exists = (name for name in WHERE_IT_EXISTS if all(need.met() for need in BUILT_IN[name].needs))
+    wanted = list(dict.fromkeys(names or (*DEFAULT_SUBJECTS, *exists)))
     try:
         for name in wanted:
             resolve(name)
@@ -109,6 +135,13 @@ def _validate(options: argparse.Namespace) -> None:
             raise UsageError(f"--expect {expectation}: write package=version, for example --expect torch=2.5")
     if not options.suite.is_dir():
         raise UsageError(f"--suite {options.suite}: no such folder")
+
+
+def _expect_packages(options: argparse.Namespace) -> None:
+    """An opt-in category without its packages is told before anything runs: every check of it would be ``na``."""
+    lacking = optin.explain_missing(optin.asked_for(options.category or [], options.keyword))
+    if lacking:
+        raise UsageError(lacking)
 
 
 def _run(options: argparse.Namespace, subjects: list[str], environment: Environment) -> int:
@@ -197,6 +230,7 @@ def _arguments(options: argparse.Namespace, subjects: list[str], device: str, fa
         f"--kvconform-timeout={options.timeout}",
         f"--kvconform-faults={faults}",
     ]
+    arguments += [] if options.shuffle is None else [f"--kvconform-shuffle={options.shuffle}"]
     if options.keyword:
         # One whole id is meant as such; anything else is an expression over ids.
         arguments += (

@@ -10,6 +10,7 @@ import faulthandler
 import importlib
 import json
 import os
+import random
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -19,7 +20,7 @@ from typing import IO, Any
 import pytest
 
 from kvconform.checks.registry import RegistrySnapshot, registry_snapshot, restore_registry
-from kvconform.conformance import subjects
+from kvconform.conformance import optin, subjects
 from kvconform.conformance.needs import NotApplicableError, PolicySkipError, require_all
 
 PROPERTY = "kvconform"
@@ -33,9 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kvconform-subject", action="append", default=[])
     group.addoption("--kvconform-category", action="append", default=[])
     group.addoption("--kvconform-exactly", default=None)
+    group.addoption("--kvconform-everything", action="store_true")
     group.addoption("--kvconform-device", default="cpu")
     group.addoption("--kvconform-timeout", type=float, default=240.0)
     group.addoption("--kvconform-faults", default=None)
+    group.addoption("--kvconform-shuffle", type=int, default=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -105,16 +108,20 @@ def split_nodeid(nodeid: str) -> tuple[str, str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what was not asked for, and let ``-k`` match ids."""
+    """Leave out what was not asked for (opt-in categories are, unless named), and let ``-k`` match ids."""
     categories = config.getoption("--kvconform-category")
     exactly = config.getoption("--kvconform-exactly")
+    everything = config.getoption("--kvconform-everything")
     kept: list[pytest.Item] = []
     for item in items:
         subject, check = split_nodeid(item.nodeid)
         item.extra_keyword_matches.update({check, subject})
-        wanted = not categories or check.split("/", 1)[0] in categories
-        if wanted and exactly in (None, check):
+        if optin.is_wanted(check.split("/", 1)[0], check, categories, exactly, everything=everything):
             kept.append(item)
+    seed = config.getoption("--kvconform-shuffle")
+    if seed is not None:
+        # Seeded, since the controller and its workers must agree on the order.
+        random.Random(seed).shuffle(kept)  # noqa: S311 - an order, no secret
     items[:] = kept
 
 
