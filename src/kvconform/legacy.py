@@ -185,8 +185,7 @@ class _Filler:
         self.state.pop("past", None)
         self._fill_implied(implied)
         self._fill_buffers(linked="buffers" in implied)
-        for name in [name for name, value in self.state.items() if isinstance(value, torch.nn.Module)]:
-            self.cache._modules[name] = self.state.pop(name)
+        self._fill_modules()
         self.cache.__dict__.update(self.state)
 
     def _take(self, entry: str) -> None:
@@ -237,6 +236,12 @@ class _Filler:
             for kind in _LISTS:
                 for index, tensor in enumerate(self.state[kind]):
                     self.cache._buffers[f"{kind}_{index}"] = tensor
+
+    def _fill_modules(self) -> None:
+        # A cache that is no module keeps one as any other attribute (Mamba2Cache of 4.44: its activation).
+        if isinstance(self.cache, torch.nn.Module):
+            for name in [name for name, value in self.state.items() if isinstance(value, torch.nn.Module)]:
+                self.cache._modules[name] = self.state.pop(name)
 
 
 def _counts_seen_tokens(cls: type) -> bool:

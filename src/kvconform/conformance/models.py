@@ -5,14 +5,26 @@ Windows are 4 tokens, so that a few steps pass them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from kvconform.checks.needs import Need, has, lookup
+from kvconform.conformance.tiny import (
+    VOCABULARY,
+    Start,
+    TinyModel,
+    chosen_by_model,
+    encode_features,
+    encode_tokens,
+    encoder_decoder,
+    hybrid,
+    own_class,
+    tokens,
+)
 
-VOCABULARY, WINDOW = 32, 4
+__all__ = ["DECODERS", "EXPORTED", "MODELS", "DecodeStep", "TinyModel", "tokens"]
+
+WINDOW = 4
 _DECODER = {
     "vocab_size": VOCABULARY,
     "hidden_size": 16,
@@ -29,63 +41,14 @@ _DECODER = {
 }
 
 
-@dataclass(frozen=True)
-class TinyModel:
-    """A model class with the settings of a tiny configuration."""
-
-    name: str
-    config: str
-    model: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    encoder: bool = False
-    about: str = ""
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """The release has both classes. Asking imports the modelling module.
-
-        Which registers its outputs for good, before any subject.
-        """
-        classes = (has(f"transformers:{self.config}"), has(f"transformers:{self.model}"))
-        return (*classes, Need(self._returns_cache, f"{self.model} of this release returns no Cache"))
-
-    def _returns_cache(self) -> bool:
-        model = self.build()
-        # Before every model took caches, a class attribute told which did; the others fail on one in many ways.
-        takes = getattr(model, "_supports_cache_class", True)
-        return bool(takes) and isinstance(self.prefill(model), lookup("transformers.cache_utils:Cache"))
-
-    def encode(self, model: Any, batch: int = 2) -> Any:
-        """The encoder's output, which runs once; ``None`` for a decoder."""
-        return model.get_encoder()(tokens(batch, 5, seed=9)) if self.encoder else None
-
-    def prefill(self, model: Any, batch: int = 2, length: int = 6) -> Any:
-        """The cache after a prompt; a decoder chooses its class, unless it would return tuples."""
-        dynamic = lookup("transformers.cache_utils:DynamicCache")
-        if self.encoder:
-            cache = lookup("transformers.cache_utils:EncoderDecoderCache")(dynamic(), dynamic())
-        else:
-            cache = dynamic() if self.name == "gpt2" else None
-        return model(**self.step(tokens(batch, length), cache, self.encode(model, batch))).past_key_values
-
-    def step(self, ids: torch.Tensor, cache: Any, encoded: Any) -> dict[str, Any]:
-        """What a step is called with."""
-        if not self.encoder:
-            return {"input_ids": ids, "past_key_values": cache, "use_cache": True}
-        return {"encoder_outputs": encoded, "decoder_input_ids": ids, "past_key_values": cache, "use_cache": True}
-
-    def build(self) -> Any:
-        """The model, with the same random weights every time."""
-        torch.manual_seed(0)
-        config = lookup(f"transformers:{self.config}")(**self.settings)
-        model = lookup(f"transformers:{self.model}")(config)
-        return model.eval().requires_grad_(requires_grad=False)
+def _decoder(name: str, stem: str, about: str = "", start: Start = chosen_by_model, **more: Any) -> TinyModel:
+    settings = {**_DECODER, **more}
+    return TinyModel(name, f"{stem}Config", f"{stem.removesuffix('Text')}ForCausalLM", settings, about, start)
 
 
-def _decoder(name: str, stem: str, about: str = "", **more: Any) -> TinyModel:
-    return TinyModel(
-        name, f"{stem}Config", f"{stem.removesuffix('Text')}ForCausalLM", {**_DECODER, **more}, about=about
-    )
+def sliding_decoder(name: str, about: str, window: int) -> TinyModel:
+    """Mistral with another window, under another name."""
+    return _decoder(name, "Mistral", about, sliding_window=window)
 
 
 _LAYERS = ["sliding_attention", "full_attention"]
@@ -93,11 +56,12 @@ DECODERS = (
     _decoder("llama", "Llama", "full attention"),
     _decoder("mistral", "Mistral", "sliding window 4 in every layer", sliding_window=WINDOW),
     _decoder("qwen2", "Qwen2", "full attention"),
-    _decoder("gemma2", "Gemma2", "sliding and full attention", sliding_window=WINDOW),
+    _decoder("gemma2", "Gemma2", "sliding and full attention", hybrid, sliding_window=WINDOW),
     _decoder(
         "gemma3",
         "Gemma3Text",
         "sliding and full attention",
+        hybrid,
         sliding_window=WINDOW,
         layer_types=_LAYERS,
         sliding_window_pattern=2,
@@ -109,6 +73,16 @@ DECODERS = (
         "sliding and full attention, sinks",
         sliding_window=WINDOW,
         layer_types=_LAYERS,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+    ),
+    _decoder(
+        "llama4",
+        "Llama4Text",
+        "attention in chunks of 4, and full attention",
+        attention_chunk_size=WINDOW,
+        intermediate_size_mlp=24,
+        no_rope_layers=[1, 0],
         num_local_experts=2,
         num_experts_per_tok=1,
     ),
@@ -141,7 +115,7 @@ DECODERS = (
             "n_positions": 128,
             "attn_implementation": "eager",
         },
-        about="full attention, learned positions",
+        "full attention, learned positions",
     ),
 )
 _SEQUENCE = {
@@ -162,7 +136,13 @@ _SEQUENCE = {
 }
 ENCODER_DECODERS = (
     TinyModel(
-        "bart", "BartConfig", "BartForConditionalGeneration", _SEQUENCE, encoder=True, about="encoder and decoder"
+        "bart",
+        "BartConfig",
+        "BartForConditionalGeneration",
+        _SEQUENCE,
+        "encoder and decoder",
+        encoder_decoder,
+        encode_tokens,
     ),
     TinyModel(
         "t5",
@@ -178,19 +158,122 @@ ENCODER_DECODERS = (
             "decoder_start_token_id": 0,
             "pad_token_id": 0,
         },
-        encoder=True,
-        about="encoder and decoder, relative positions",
+        "encoder and decoder, relative positions",
+        encoder_decoder,
+        encode_tokens,
+    ),
+    TinyModel(
+        "whisper",
+        "WhisperConfig",
+        "WhisperForConditionalGeneration",
+        {**_SEQUENCE, "num_mel_bins": 4, "max_source_positions": 5, "max_target_positions": 128},
+        "encoder of a spectrogram, and decoder",
+        encoder_decoder,
+        encode_features,
     ),
 )
-MODELS = (*DECODERS, *ENCODER_DECODERS)
+_STATES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "state_size": 4,
+    "conv_kernel": 4,
+    "expand": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+STATE_SPACES = (
+    TinyModel(
+        "mamba",
+        "MambaConfig",
+        "MambaForCausalLM",
+        {**_STATES, "time_step_rank": 2},
+        "state space in every layer",
+        argument="cache_params",
+    ),
+    TinyModel(
+        "mamba2",
+        "Mamba2Config",
+        "Mamba2ForCausalLM",
+        {**_STATES, "num_heads": 4, "head_dim": 8, "n_groups": 1, "chunk_size": 4},
+        "state space in every layer",
+        argument="cache_params",
+    ),
+)
+_HYBRID_CACHE = "HybridMambaAttentionDynamicCache"
+HYBRIDS = (
+    TinyModel(
+        "jamba",
+        "JambaConfig",
+        "JambaForCausalLM",
+        {
+            **{name: value for name, value in _DECODER.items() if name != "head_dim"},
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "num_experts": 2,
+            "num_experts_per_tok": 1,
+            "mamba_d_state": 4,
+            "mamba_d_conv": 4,
+            "mamba_expand": 2,
+            "mamba_dt_rank": 2,
+            "use_mamba_kernels": False,
+        },
+        "state space and full attention",
+        own_class(f"transformers.models.jamba.modeling_jamba:{_HYBRID_CACHE}"),
+    ),
+    TinyModel(
+        "bamba",
+        "BambaConfig",
+        "BambaForCausalLM",
+        {
+            **_DECODER,
+            "attn_layer_indices": [1],
+            "mamba_n_heads": 4,
+            "mamba_d_head": 8,
+            "mamba_n_groups": 1,
+            "mamba_d_state": 4,
+            "mamba_d_conv": 4,
+            "mamba_expand": 2,
+            "mamba_chunk_size": 4,
+        },
+        "state space and full attention",
+        own_class(f"transformers.models.bamba.modeling_bamba:{_HYBRID_CACHE}"),
+    ),
+    TinyModel(
+        "falcon-h1",
+        "FalconH1Config",
+        "FalconH1ForCausalLM",
+        {
+            **_DECODER,
+            "mamba_d_ssm": 16,
+            "mamba_n_heads": 2,
+            "mamba_d_head": 8,
+            "mamba_n_groups": 1,
+            "mamba_d_state": 4,
+            "mamba_d_conv": 4,
+            "mamba_expand": 1,
+            "mamba_chunk_size": 4,
+        },
+        "state space and full attention, both in every layer",
+        own_class("transformers.models.falcon_h1.modeling_falcon_h1:FalconHybridMambaAttentionDynamicCache"),
+    ),
+    _decoder(
+        "minimax",
+        "MiniMax",
+        "lightning and full attention",
+        layer_types=["linear_attention", "full_attention"],
+        num_local_experts=2,
+        num_experts_per_tok=1,
+        block_size=4,
+    ),
+)
+MODELS = (*DECODERS, *ENCODER_DECODERS, *STATE_SPACES, *HYBRIDS)
+BY_NAME = {model.name: model for model in MODELS}
 # Exporting takes seconds a model: one of each kind of attention.
-EXPORTED = tuple(model for model in DECODERS if model.name in {"llama", "mistral", "gemma3"})
-
-
-def tokens(batch: int, length: int, seed: int = 0) -> torch.Tensor:
-    """Token ids of shape ``(batch, length)``, none of them special."""
-    generator = torch.Generator().manual_seed(100 + seed)
-    return torch.randint(3, VOCABULARY, (batch, length), generator=generator)
+EXPORTED = tuple(BY_NAME[name] for name in ("llama", "mistral", "gemma3"))
 
 
 class DecodeStep(torch.nn.Module):

@@ -23,22 +23,22 @@ def test_decodes_on(registered: object, tiny: TinyModel) -> None:
     And decodes on to the logits of the original.
     """
     model = tiny.build()
-    encoded = tiny.encode(model)
+    encoded = tiny.encode(model, 2)
     original = tiny.prefill(model, 2, PROMPT)
     trees.expect_registered(original, tiny.name)
     restored = copy.deepcopy(original)
     for step in range(STEPS):
         where = f"{tiny.name}, step {step + 1} of {STEPS}"
         restored = trees.round_trip(restored, where)
-        ids = tokens(2, 1, seed=step + 1)
-        expected = model(**tiny.step(ids, original, encoded))
-        got = model(**tiny.step(ids, restored, encoded))
+        ids, start = tokens(2, 1, seed=step + 1), PROMPT + step
+        expected = model(**tiny.step(model, ids, original, encoded, start))
+        got = model(**tiny.step(model, ids, restored, encoded, start))
         expect(
             torch.allclose(got.logits, expected.logits, rtol=1e-5, atol=1e-5),
             f"logits differ by {(got.logits - expected.logits).abs().max().item():.3g}, expected at most 1e-05",
             where,
         )
-        original, restored = expected.past_key_values, got.past_key_values
+        original, restored = tiny.cache_of(expected), tiny.cache_of(got)
 
 
 @pytest.mark.parametrize("tiny", EXPORTED, ids=lambda tiny: tiny.name)

@@ -1,0 +1,150 @@
+"""Tiny random models and how they are called: what a step of each kind of model takes and gives, on every release."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kvconform.checks.needs import Need, has, lookup
+
+VOCABULARY, SOURCE = 32, 5
+Encode = Callable[[Any, int], Any]
+Start = Callable[[Any, int], Any]
+
+
+def tokens(batch: int, length: int, seed: int = 0) -> torch.Tensor:
+    """Token ids of shape ``(batch, length)``, none of them special."""
+    generator = torch.Generator().manual_seed(100 + seed)
+    return torch.randint(3, VOCABULARY, (batch, length), generator=generator)
+
+
+def encode_tokens(model: Any, batch: int) -> Any:
+    """The encoder's output for a text of 5 tokens."""
+    return model.get_encoder()(tokens(batch, SOURCE, seed=9))
+
+
+def encode_features(model: Any, batch: int) -> Any:
+    """The encoder's output for a spectrogram; the encoder halves its length, to 5."""
+    generator = torch.Generator().manual_seed(9)
+    return model.get_encoder()(torch.randn(batch, model.config.num_mel_bins, 2 * SOURCE, generator=generator))
+
+
+def chosen_by_model(model: Any, batch: int) -> None:
+    """No cache: the model makes one of the class that it wants."""
+
+
+def encoder_decoder(model: Any, batch: int) -> Any:  # noqa: ARG001 - a Start
+    """An empty pair of growing caches, for a model that takes caches."""
+    if not _takes_caches(model):
+        return None
+    return lookup("transformers.cache_utils:EncoderDecoderCache")(_dynamic(), _dynamic())
+
+
+def hybrid(model: Any, batch: int) -> Any:
+    """A HybridCache of 32 tokens where the release's `generate` takes one for this model.
+
+    The one that the model itself would make is as long as the prompt, or not made at all.
+    """
+    if getattr(model.config, "cache_implementation", None) != "hybrid":
+        return None
+    cls = lookup("transformers.cache_utils:HybridCache")
+    return cls(model.config, max_batch_size=batch, max_cache_len=32, dtype=torch.float32)
+
+
+def own_class(path: str) -> Start:
+    """The cache class of a model that makes none by itself, where the release has that class.
+
+    These classes take a configuration and a batch size, as `generate` of those releases calls them.
+    """
+
+    def start(model: Any, batch: int) -> Any:
+        cls = lookup(path)
+        if cls is None:
+            return None
+        names = inspect.signature(cls.__init__).parameters
+        devices = {"devices": ["cpu"] * model.config.num_hidden_layers} if "devices" in names else {}
+        return cls(model.config, batch, dtype=torch.float32, **devices)
+
+    return start
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A model class with the settings of a tiny configuration.
+
+    ``start`` gives the cache before the first token, ``encode`` the encoder's output of an encoder-decoder;
+    ``argument`` is the model's name for the cache, as input and as output.
+    """
+
+    name: str
+    config: str
+    model: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    about: str = ""
+    start: Start = chosen_by_model
+    encode: Encode = chosen_by_model
+    argument: str = "past_key_values"
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The release has both classes, and its model works with caches.
+
+        Asking imports the modelling module, which registers its outputs for good, before any subject.
+        """
+        classes = (has(f"transformers:{self.config}"), has(f"transformers:{self.model}"))
+        return (*classes, Need(self.returns_cache, f"{self.model} of this release takes and returns tuples, no cache"))
+
+    def returns_cache(self) -> bool:
+        """Whether the model answers with a cache.
+
+        Where building or running it raises, so does this: a check may not become n/a for that.
+        """
+        if self.name not in _RETURNS_CACHE:
+            _RETURNS_CACHE[self.name] = not isinstance(self.prefill(self.build()), tuple)
+        return _RETURNS_CACHE[self.name]
+
+    def build(self) -> Any:
+        """The model, with the same random weights every time."""
+        torch.manual_seed(0)
+        config = lookup(f"transformers:{self.config}")(**self.settings)
+        model = lookup(f"transformers:{self.model}")(config)
+        return model.eval().requires_grad_(requires_grad=False)
+
+    def prefill(self, model: Any, batch: int = 2, length: int = 6) -> Any:
+        """The cache after a prompt: of the class that the model chooses, unless it would choose tuples."""
+        encoded, ids = self.encode(model, batch), tokens(batch, length)
+        cache = self.cache_of(model(**self.step(model, ids, self.start(model, batch), encoded)))
+        if isinstance(cache, tuple) and _takes_caches(model):
+            cache = self.cache_of(model(**self.step(model, ids, _dynamic(), encoded)))
+        return cache
+
+    def step(self, model: Any, ids: torch.Tensor, cache: Any, encoded: Any = None, start: int = 0) -> dict[str, Any]:
+        """What a step at position ``start`` is called with; positions are given where the release has a place."""
+        called: dict[str, Any] = {self.argument: cache, "use_cache": True}
+        called |= {"input_ids": ids} if encoded is None else {"encoder_outputs": encoded, "decoder_input_ids": ids}
+        if "cache_position" in inspect.signature(model.forward).parameters:
+            called["cache_position"] = torch.arange(start, start + ids.shape[1])
+        return called
+
+    def cache_of(self, output: Any) -> Any:
+        """The cache in the model's answer."""
+        return getattr(output, self.argument)
+
+
+_RETURNS_CACHE: dict[str, bool] = {}
+
+
+def _dynamic() -> Any:
+    return lookup("transformers.cache_utils:DynamicCache")()
+
+
+def _takes_caches(model: Any) -> bool:
+    """Whether the model takes a DynamicCache.
+
+    Until 4.53 a class attribute told which models did; the others fail on one in many ways.
+    """
+    return bool(getattr(model, "_supports_cache_class", True))
