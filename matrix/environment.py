@@ -24,17 +24,26 @@ class Made:
     versions: dict[str, str]
 
 
-def make(cell: Cell, axes: Axes, paths: Paths, *, torch_backend: str | None = None, fresh: bool = False) -> Made:
+def make(  # noqa: PLR0913 - options of one command
+    cell: Cell,
+    axes: Axes,
+    paths: Paths,
+    *,
+    torch_backend: str | None = None,
+    fresh: bool = False,
+    extra: tuple[str, ...] = (),
+) -> Made:
     """Make or bring up to date the environment of a cell.
 
-    What the cache holds is installed without asking the network; only what is missing is fetched.
+    What the cache holds is installed without asking the network; only what is missing is fetched. What `extra` adds is
+    gone again when the cell is made without it.
 
     Raises:
         UnresolvedError: the cell cannot exist.
         MakingError: it could not be made this time.
     """
     interpreter = interpreters.find(cell.python)
-    asked = resolve.question(cell, axes, paths, torch_backend)
+    asked = resolve.question(cell, axes, paths, torch_backend, extra)
     pins = resolve.answer(asked, paths, interpreter=interpreter, fresh=fresh)
     python = _venv(paths.environments / cell.environment, interpreter, paths, fresh=fresh)
     _install(python, pins, asked.options, paths)

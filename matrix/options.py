@@ -78,7 +78,11 @@ def add_cell_options(parser: argparse.ArgumentParser) -> None:
         help="kvconform, native, exporter or module:attribute; may repeat",
     )
     parser.add_argument(
-        "--category", dest="categories", action="append", default=[], help="only this category; may repeat"
+        "--category",
+        dest="categories",
+        action="append",
+        default=[],
+        help="only this category; may repeat. onnx and executorch bring packages of their own and run only when named",
     )
     parser.add_argument(
         "--device", choices=("auto", *DEVICES), default="auto", help="auto: cuda where a driver answers"

@@ -39,10 +39,10 @@ class Question:
         return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.txt"
 
 
-def question(cell: Cell, axes: Axes, paths: Paths, torch_backend: str | None) -> Question:
-    """The question a cell puts: its two releases, and what the library and its suite need."""
+def question(cell: Cell, axes: Axes, paths: Paths, torch_backend: str | None, extra: tuple[str, ...] = ()) -> Question:
+    """The question a cell puts: its two releases, what the library and its suite need, and what was asked for more."""
     return Question(
-        requirements=(*_releases(cell, axes), *_own_requirements(paths.root / "pyproject.toml")),
+        requirements=(*_releases(cell, axes), *_own_requirements(paths.root / "pyproject.toml"), *extra),
         options=_options(cell, torch_backend),
         python=cell.python,
         name=cell.environment,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from matrix import environment, locks, records
+from matrix import environment, locks, optin, records
 from matrix.axes import Axes
 from matrix.baseline import load_baseline
 from matrix.cells import Cell
@@ -161,7 +161,10 @@ def _environment(run: Run, outcome: Outcome) -> Path:
     options = run.options
     try:
         _expect_possible(run)
-        made = environment.make(run.cell, run.axes, run.paths, torch_backend=options.torch_backend, fresh=options.fresh)
+        extra = optin.requirements(run.cell, options.categories, run.axes)
+        made = environment.make(
+            run.cell, run.axes, run.paths, torch_backend=options.torch_backend, fresh=options.fresh, extra=extra
+        )
     except (UnresolvedError, MakingError) as error:
         if _is_fact(run, error):
             records.write_unresolved(run.record, run.cell, error.message)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kvconform.conformance import optin
 from kvconform.conformance.plugin import split_nodeid
 
 
@@ -24,6 +25,11 @@ class Check:
     def category(self) -> str:
         """The part of the id before the slash."""
         return self.id.split("/", 1)[0]
+
+    @property
+    def line(self) -> str:
+        """The explanation as ``--list`` prints it, with a mark on what runs only when its category is named."""
+        return f"(opt-in) {self.explanation}" if self.category in optin.PACKAGES else self.explanation
 
 
 class _Collector:
@@ -51,7 +57,8 @@ def list_checks(suite: Path) -> list[Check]:
 
     collector = _Collector()
     with contextlib.redirect_stdout(io.StringIO()):
-        pytest.main([*base_arguments(suite), "--collect-only", "--kvconform-subject=native"], plugins=[collector])
+        arguments = [*base_arguments(suite), "--collect-only", "--kvconform-everything", "--kvconform-subject=native"]
+        pytest.main(arguments, plugins=[collector])
     return [collector.checks[key] for key in sorted(collector.checks)]
 
 
@@ -61,5 +68,5 @@ def print_checks(suite: Path, categories: list[str], keyword: str | None) -> int
     if keyword:
         chosen = [check for check in chosen if keyword in check.id or fnmatch.fnmatch(check.id, keyword)]
     for check in chosen:
-        print(check.id, check.category, check.explanation, sep="\t")  # noqa: T201
+        print(check.id, check.category, check.line, sep="\t")  # noqa: T201
     return 0 if chosen else 3

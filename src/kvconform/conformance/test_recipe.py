@@ -121,7 +121,7 @@ def _eager_generation(prompt: torch.Tensor) -> list[int]:
 
 def _exported_generation(prompt: torch.Tensor) -> list[int]:
     """Greedy decoding a token at a time through the exported module, which keeps its static cache in buffers."""
-    program = _exported_recipe()
+    program = exported_recipe()
     runnable = program.module()
     ids = prompt
     for position in range(prompt.shape[1] + GENERATED - 1):
@@ -132,8 +132,8 @@ def _exported_generation(prompt: torch.Tensor) -> list[int]:
     return [int(token) for token in ids[0]]
 
 
-def _exported_recipe() -> Any:
-    """The program that the documented function of this release makes."""
+def recipe_model() -> Any:
+    """A tiny model with the settings that the recipe reads."""
     from transformers import GenerationConfig
 
     model = DECODERS[0].build()
@@ -141,6 +141,12 @@ def _exported_recipe() -> Any:
     sizes = {"batch_size": 1, "max_cache_len": 32, "device": "cpu"}
     settings: Any = GenerationConfig
     model.generation_config = settings(use_cache=True, cache_implementation="static", max_length=32, cache_config=sizes)
+    return model
+
+
+def exported_recipe() -> Any:
+    """The program that the documented function of this release makes."""
+    model = recipe_model()
     try:
         return lookup("transformers.integrations.executorch:convert_and_export_with_cache")(model)
     except Exception as error:
