@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from kvconform.checks.errors import ExpectationError, expect, expect_equal
 from kvconform.checks.modules import UpdateCache
 from kvconform.checks.needs import Need, cache_class, has
 from kvconform.conformance.examples import by_name, step_inputs
-from kvconform.conformance.models import DECODERS, DecodeStep, TinyModel, sliding_decoder, tokens
+from kvconform.conformance.models import DECODERS, TinyModel, tokens
 from kvconform.conformance.needs import needs
 from kvconform.conformance.test_recipe import Gallery, _gallery_cache
 
@@ -42,11 +43,33 @@ pytestmark = needs(
     has("onnxruntime:InferenceSession"),
     Need(_takes_dynamic_shapes, "torch.onnx.export of this release takes no dynamo or no dynamic_shapes"),
 )
+_MISTRAL = next(tiny for tiny in DECODERS if tiny.name == "mistral")
+
+
+def _mistral(name: str, about: str, window: int) -> TinyModel:
+    return replace(_MISTRAL, name=name, about=about, settings={**_MISTRAL.settings, "sliding_window": window})
+
+
 DECODED = (
     DECODERS[0],
-    sliding_decoder("mistral-below", "window 16, below it", LONG_WINDOW),
-    sliding_decoder("mistral-past", "window 4, past it", 4),
+    _mistral("mistral-below", "window 16, below it", LONG_WINDOW),
+    _mistral("mistral-past", "window 4, past it", 4),
 )
+
+
+class DecodeStep(torch.nn.Module):
+    """A causal model with the cache as input and output."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, cache: Any, position: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """One step at ``position``."""
+        output = self.model(
+            input_ids=input_ids, position_ids=position.unsqueeze(0), past_key_values=cache, use_cache=True
+        )
+        return output.logits, output.past_key_values
 
 
 @pytest.mark.parametrize("tiny", DECODED, ids=lambda tiny: tiny.name)
