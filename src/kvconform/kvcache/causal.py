@@ -158,7 +158,9 @@ class Causal(Cache):
         span, rows = forward.cells(), self._mask_rows(batch)
         # Built anew, not edited: the mask handed out for an earlier layer stays what it was.
         asked = Asked(batch, self.rule, frozenset(except_))
-        mask = MaskBuffer(self.config.mask_dtype).build(self._cells, asked, int(forward.locations[0]), span, rows)
+        mask = MaskBuffer(self.config.mask_dtype, rows, span[1]).build(
+            self._cells, asked, int(forward.locations[0]), span, rows
+        )
         forward.mask = mask.to(self._storage.device)
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
@@ -274,12 +276,12 @@ class Causal(Cache):
 
     def _start_reserve(self, batch: Batch) -> None:
         cells = len(self._cells)
-        mask = self._masks.blank(self._mask_rows(batch), cells).to(self._storage.device)
+        mask = self._masks.blank(self._mask_rows(batch), 0, cells).to(self._storage.device)
         self._forward, self._undo = Forward.of(batch, 0, (0, cells), mask, reserve=True), None
 
     def _new_masks(self, cells: int) -> MaskBuffer:
         rows = _round_up(self._ready().max_batch, self.config.mask_batch_padding)
-        return MaskBuffer(self.config.mask_dtype, rows * cells)
+        return MaskBuffer(self.config.mask_dtype, rows, cells)
 
     def _mask_rows(self, batch: Batch) -> int:
         return _round_up(len(batch), self.config.mask_batch_padding)

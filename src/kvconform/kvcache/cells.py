@@ -30,35 +30,48 @@ class Placement:
     members: torch.Tensor
 
 
+class Lineage:
+    """Stands for cells to which others were only appended: two `Held` of one lineage begin alike."""
+
+
 @dataclass(frozen=True)
 class Held:
     """Cells of one sequence, ascending, with their positions.
 
     `ordered` tells that positions ascend with the cells, as they do unless a gap was filled: then a range of positions
-    is a slice. It may be False although they do.
+    is a slice. It may be False although they do. `last` is the last cell, -1 of none.
     """
 
     cells: torch.Tensor
     positions: torch.Tensor
     ordered: bool
+    last: int
+    lineage: Lineage = field(default_factory=Lineage)
 
     @classmethod
     def of(cls, cells: torch.Tensor, positions: torch.Tensor) -> Held:
         """Look whether they are in order."""
-        return cls(cells, positions, bool((positions[1:] >= positions[:-1]).all()))
+        ordered = bool((positions[1:] >= positions[:-1]).all())
+        return cls(cells, positions, ordered, int(cells[-1]) if cells.shape[0] else -1)
 
-    def with_added(self, cells: torch.Tensor, positions: torch.Tensor) -> Held:
-        """These and others. Mostly the others lie behind, and nothing needs sorting."""
-        if not len(self.cells) or self.cells[-1] < cells[0]:
-            follows = not len(self.cells) or bool(self.positions[-1] <= positions[0])
-            ordered = self.ordered and follows and bool((positions[1:] >= positions[:-1]).all())
-            return Held(torch.cat([self.cells, cells]), torch.cat([self.positions, positions]), ordered)
+    def with_added(self, cells: torch.Tensor, positions: torch.Tensor, last: int, *, ascend: bool) -> Held:
+        """These and others, which end with cell `last`. Mostly the others lie behind, and nothing needs sorting."""
+        if int(cells[0]) > self.last:
+            follows = self.last < 0 or bool(self.positions[-1] <= positions[0])
+            held = torch.cat([self.cells, cells]), torch.cat([self.positions, positions])
+            return Held(*held, self.ordered and follows and ascend, last, self.lineage)
         merged, order = torch.cat([self.cells, cells]).sort()
         return Held.of(merged, torch.cat([self.positions, positions])[order])
 
-    def only(self, which: torch.Tensor | slice) -> Held:
+    def first(self, count: int) -> Held:
+        """The first of them."""
+        cells = self.cells[:count]
+        return Held(cells, self.positions[:count], self.ordered, int(cells[-1]) if count else -1, self.lineage)
+
+    def only(self, which: torch.Tensor) -> Held:
         """Some of them."""
-        return Held(self.cells[which], self.positions[which], self.ordered)
+        cells = self.cells[which]
+        return Held(cells, self.positions[which], self.ordered, int(cells[-1]) if cells.shape[0] else -1)
 
 
 @dataclass
@@ -110,8 +123,8 @@ class Cells:
 
     def span(self, batch: Batch) -> tuple[int, int]:
         """First cell, and one past the last, of all sequences in the batch."""
-        held = [cells for cells in map(self.held, set(batch.sequences)) if len(cells)]
-        return min(int(cells[0]) for cells in held), max(int(cells[-1]) for cells in held) + 1
+        held = [held for held in map(self.of, batch.rows) if held.last >= 0]
+        return min(int(one.cells[0]) for one in held), max(one.last for one in held) + 1
 
     # -- changing who holds what ---------------------------------------------------------------------------------------
 
@@ -181,7 +194,10 @@ class Cells:
         self.members[torch.tensor(batch.sequences), cells] = True
         for sequence, rows in batch.rows.items():
             run = consecutive(rows)
-            self._held[sequence] = held[sequence].with_added(cells[run], positions[run])
+            ascend = all(batch.positions[row] <= batch.positions[after] for row, after in pairwise(rows))
+            self._held[sequence] = held[sequence].with_added(
+                cells[run], positions[run], start + rows[-1], ascend=ascend
+            )
         return placement
 
     def _defragment(
@@ -223,7 +239,7 @@ def first_run(free: torch.Tensor, length: int) -> int | None:
 
 
 def consecutive(rows: list[int]) -> slice | torch.Tensor:
-    """Indices as a slice where they follow each other, which is faster and makes views."""
-    if all(after == before + 1 for before, after in pairwise(rows)):
+    """Ascending indices as a slice where they follow each other, which is faster and makes views."""
+    if rows[-1] - rows[0] == len(rows) - 1:  # ascending, as `Batch.rows` has them
         return slice(rows[0], rows[-1] + 1)
     return torch.tensor(rows)

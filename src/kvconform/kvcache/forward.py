@@ -68,6 +68,11 @@ class Forward:
             self.span = (int(self.history[0]), int(self.history[-1]) + 1)
         return self.span
 
+    def with_own_mask(self) -> Forward:
+        """This pass, from now on with a mask that lies in one piece: a graph would remember the rows' distance."""
+        self.mask = self.mask.contiguous()
+        return self
+
     def to(self, device: torch.device) -> None:
         """Move what attention and storage use."""
         self.locations, self.history, self.mask = (t.to(device) for t in (self.locations, self.history, self.mask))

@@ -83,7 +83,7 @@ def _named_causal(cache: Causal) -> tuple[list[tuple[str, Any]], Context]:
     context.shift = cache.shift
     if cache.limits is None:
         return [], context
-    storage, cells, forward = cache._storage, cache._cells, cache._forward
+    storage, cells, forward = cache._storage, cache._cells, cache._forward.with_own_mask()
     context.update(
         limits=cache.limits.to_json(),
         dtype=dtype_name(storage.dtype),
