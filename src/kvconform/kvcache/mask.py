@@ -178,7 +178,7 @@ class MaskBuffer:
 
 
 def seen(cells: Cells, asked: Asked, start: int) -> tuple[dict[int, Shown], list[tuple[Block, torch.Tensor]]]:
-    """What the batch, stored from cell `start` on, sees: of each sequence's past what all its queries see, and the rest.
+    """What the batch, stored from cell `start` on, sees: of a past what all queries of its sequence see, and the rest.
 
     The rest are blocks with their visible pairs: the batch itself, and the edges of windows and chunks.
     """
