@@ -1,4 +1,4 @@
-"""`python -m matrix`: plan, run, report, compare, bisect, checks."""
+"""`python -m matrix`: plan, run, report, compare, bisect, checks, portability."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from matrix import axes as axes_module
-from matrix import publishing
+from matrix import portability, publishing
 from matrix.cells import DEVICES
 from matrix.errors import ExitCode, UserError
 from matrix.options import add_cell_options
@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     bisect.add_argument("--device", choices=("auto", *DEVICES), default="auto", help="where the check runs")
     bisect.set_defaults(command=_bisect)
 
+    portability.add_parser(commands)
     publishing.add_parsers(commands)
     return top
 
