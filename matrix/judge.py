@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from matrix import optin
 from matrix.baseline import OURS, Baseline, BaselineRow, load_baseline
 from matrix.errors import ExitCode
 from matrix.lines import NOT_ASKED, CellRun, Record
@@ -52,13 +53,15 @@ def judge(run: CellRun, baseline: Baseline) -> list[Verdict]:
     """A verdict a record, in the order of the records, then one `fixed` for each row that names no check of the run.
 
     Absence means something only in a run that asked everything: a filtered, interrupted or unresolved run makes no row
-    stale by what it lacks.
+    stale by what it lacks, and none is stale for an opt-in category, which no run asks without being told.
     """
     rows = baseline.covering(run)
     verdicts = [_verdict(record, rows) for record in run.records]
     if run.whole:
         verdicts += [
-            _unmatched(row) for row in rows if row.subject in run.environment.subjects and not _names_any(row, run)
+            _unmatched(row)
+            for row in rows
+            if row.subject in run.environment.subjects and not _is_opt_in(row) and not _names_any(row, run)
         ]
     return verdicts
 
@@ -77,7 +80,8 @@ def never_used(runs: Iterable[CellRun], baseline: Baseline) -> list[BaselineRow]
     used: set[BaselineRow] = set()
     for run in runs:
         if run.whole:
-            covered.update(row for row in baseline.covering(run) if row.subject in run.environment.subjects)
+            asked = (row for row in baseline.covering(run) if row.subject in run.environment.subjects)
+            covered.update(row for row in asked if not _is_opt_in(row))
         used.update(verdict.row for verdict in judge(run, baseline) if verdict.row)
     return [row for row in baseline.rows if row in covered - used]
 
@@ -88,6 +92,10 @@ def _verdict(record: Record, rows: Iterable[BaselineRow]) -> Verdict:
     row = next((row for row in naming if record.status in row.status), naming[0] if naming else None)
     judgement = policy(record, row)
     return Verdict(record, judgement, None if record.status in NOT_ASKED else row)
+
+
+def _is_opt_in(row: BaselineRow) -> bool:
+    return row.check.partition("/")[0] in optin.CATEGORIES
 
 
 def _names_any(row: BaselineRow, run: CellRun) -> bool:

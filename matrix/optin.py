@@ -16,6 +16,8 @@ from matrix.errors import UnresolvedError, UserError
 
 OPTIN_TOML = Path(__file__).with_name("optin.toml")
 SCHEMA = 1
+CATEGORIES = ("onnx", "executorch")
+"""The opt-in categories: no run asks them unless it names them."""
 
 
 @dataclass(frozen=True)

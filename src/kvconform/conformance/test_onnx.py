@@ -20,7 +20,7 @@ import torch.utils._pytree as pytree
 from kvconform.checks import shapes, trees
 from kvconform.checks.caches import Recipe, recipes
 from kvconform.checks.errors import ExpectationError, expect, expect_equal
-from kvconform.checks.modules import UpdateCache
+from kvconform.checks.modules import UpdateCache, stored
 from kvconform.checks.needs import Need, cache_class, has
 from kvconform.conformance.examples import by_name, step_inputs
 from kvconform.conformance.models import DECODERS, TinyModel, tokens
@@ -65,9 +65,17 @@ class DecodeStep(torch.nn.Module):
         self.model = model
 
     def forward(self, input_ids: torch.Tensor, cache: Any, position: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """One step at ``position``."""
+        """One token at ``position``, which attends to everything that the cache holds and to itself.
+
+        The mask is given: one that transformers makes goes through vmap, which torch before 2.9 cannot export.
+        """
+        mask = torch.zeros((1, 1, 1, stored(cache)[0][0].shape[2] + 1))
         output = self.model(
-            input_ids=input_ids, position_ids=position.unsqueeze(0), past_key_values=cache, use_cache=True
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=position.unsqueeze(0),
+            past_key_values=cache,
+            use_cache=True,
         )
         return output.logits, output.past_key_values
 
