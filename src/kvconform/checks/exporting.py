@@ -116,19 +116,19 @@ def expect_decodes(  # noqa: PLR0913 - a builder or check of many settings
 ) -> None:
     """Prove that ``steps`` steps through one program, each fed the cache that the one before returned, equal eager.
 
-    ``args`` are ``(x, cache, position)``; ``feed(step)`` gives the next ``x``. Caches are compared whole after every
-    step, so a sliding
-    cache that grows past its window, or a counter that stands still, is seen although the results may agree.
+    ``args`` are ``(x, cache, position)``, and more that stays the same; ``feed(step)`` gives the next ``x``. Caches are
+    compared whole after every step, so a sliding cache that grows past its window, or a counter that stands still, is
+    seen although the results may agree.
     """
     __tracebackhide__ = True
-    _, cache, position = args
+    _, cache, position, *others = args
     eager, exported = copy.deepcopy(cache), copy.deepcopy(cache)
     runnable = program.module()
     for step in range(steps):
         x, place = feed(step), position + step * position.numel()
-        expected, eager = module(x, eager, place)
+        expected, eager = module(x, eager, place, *others)
         now = f"{where}, step {step + 1} of {steps}"
-        got, exported = run(runnable, (x, exported, place), now)
+        got, exported = run(runnable, (x, exported, place, *others), now)
         expect_no_differences(
             differences(essence(observe(got)), essence(observe(expected)), TOLERANCE),
             "the result of a step differs from eager",

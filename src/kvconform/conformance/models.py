@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from kvconform.conformance.tiny import (
     VOCABULARY,
     Start,
@@ -22,7 +20,7 @@ from kvconform.conformance.tiny import (
     tokens,
 )
 
-__all__ = ["DECODERS", "EXPORTED", "MODELS", "DecodeStep", "TinyModel", "tokens"]
+__all__ = ["BY_NAME", "DECODERS", "MODELS", "TinyModel", "tokens"]
 
 WINDOW = 4
 _DECODER = {
@@ -272,20 +270,3 @@ HYBRIDS = (
 )
 MODELS = (*DECODERS, *ENCODER_DECODERS, *STATE_SPACES, *HYBRIDS)
 BY_NAME = {model.name: model for model in MODELS}
-# Exporting takes seconds a model: one of each kind of attention.
-EXPORTED = tuple(BY_NAME[name] for name in ("llama", "mistral", "gemma3"))
-
-
-class DecodeStep(torch.nn.Module):
-    """A causal model with the cache as input and output."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: torch.Tensor, cache: Any, position: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """One step at ``position``; the position ids are given, as every exporter gives them."""
-        output = self.model(
-            input_ids=input_ids, position_ids=position.unsqueeze(0), past_key_values=cache, use_cache=True
-        )
-        return output.logits, output.past_key_values

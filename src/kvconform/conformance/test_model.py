@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+import functools
 
 import pytest
 import torch
 
-from kvconform.checks import shapes, trees
+from kvconform.checks import trees
 from kvconform.checks.errors import expect
 from kvconform.checks.exporting import expect_decodes, expect_exportable
-from kvconform.conformance.models import EXPORTED, MODELS, DecodeStep, TinyModel, tokens
+from kvconform.conformance.exported import EXPORTED, ExportedStep
+from kvconform.conformance.models import MODELS, TinyModel, tokens
 
 PROMPT, STEPS = 6, 6
+EXPORTED_STEPS, UNSEEN = 16, ((3, PROMPT + 3), (5, PROMPT + 1))
 
 
 @pytest.mark.parametrize("tiny", MODELS, ids=lambda tiny: tiny.name)
@@ -41,38 +43,28 @@ def test_decodes_on(registered: object, tiny: TinyModel) -> None:
         original, restored = tiny.cache_of(expected), tiny.cache_of(got)
 
 
-@pytest.mark.parametrize("tiny", EXPORTED, ids=lambda tiny: tiny.name)
-def test_exported_decode(registered: object, tiny: TinyModel) -> None:
+@pytest.mark.parametrize("step", EXPORTED, ids=lambda step: step.name)
+def test_exported_decode(registered: object, step: ExportedStep) -> None:
     """A decode step exported with dynamic batch and length, cache in and out.
 
-    Six fed-back steps at another batch and length equal eager.
+    Sixteen fed-back steps at two other batches and lengths equal eager; they pass every window and chunk, or stay
+    below.
     """
-    model = tiny.build()
-    module = DecodeStep(model)
-
-    def build(batch: int, length: int) -> Any:
-        return tiny.prefill(model, batch, length)
-
-    def args(batch: int, length: int) -> tuple[Any, ...]:
-        # The fed-back cache grows from step to step; leaves that are slices of longer tensors would make guards on
-        # their strides.
-        return tokens(batch, 1, seed=1), _contiguous(build(batch, length)), torch.tensor([length])
-
-    trees.expect_registered(build(2, PROMPT), tiny.name)
-    dims = shapes.named()
-    asked: Any = ({0: dims.batch}, shapes.dynamic_shapes(build, 2, PROMPT, dims), {})
-    program = expect_exportable(module, args(2, PROMPT), asked, where=tiny.name)
-    expect_decodes(
-        program,
-        module,
-        args(3, PROMPT + 3),
-        lambda step: tokens(3, 1, seed=step + 1),
-        steps=STEPS,
-        where=f"{tiny.name}, batch 3",
-    )
+    model = step.tiny.build()
+    module = step.module(model)
+    trees.expect_registered(step.cache(model, 2, PROMPT), step.name)
+    asked = step.dynamic_shapes(model, 2, PROMPT)
+    program = expect_exportable(module, step.inputs(model, 2, PROMPT), asked, where=step.name)
+    for batch, length in UNSEEN:
+        expect_decodes(
+            program,
+            module,
+            step.inputs(model, batch, length),
+            functools.partial(_next_tokens, batch),
+            steps=EXPORTED_STEPS,
+            where=f"{step.name}, batch {batch}, length {length}",
+        )
 
 
-def _contiguous(cache: Any) -> Any:
-    import torch.utils._pytree as pytree
-
-    return pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.contiguous(), cache)
+def _next_tokens(batch: int, step: int) -> torch.Tensor:
+    return tokens(batch, 1, seed=step + 1)

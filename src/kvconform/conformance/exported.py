@@ -1,0 +1,151 @@
+"""Decode steps of tiny models, made to be exported: on which side of a window, and with which cache."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from kvconform.checks import shapes
+from kvconform.checks.needs import Need, cache_class, lookup
+from kvconform.checks.observe import observe
+from kvconform.conformance.models import BY_NAME
+from kvconform.conformance.tiny import TinyModel, chosen_by_model, tokens
+
+WIDE = 32
+# GPT-2 has 128 positions. A program that was exported below a window stays there: a layer keeps one token less than
+# its window, and slicing is specialised to strictly below that, with the token that a step appends.
+LONGEST, LONGEST_BELOW = 100, WIDE - 3
+MAXIMUM = 40
+Inputs = tuple[Any, ...]
+
+
+class DecodeStep(torch.nn.Module):
+    """A causal model with the cache as input and output."""
+
+    def __init__(self, model: Any, *, places: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.place = places and "cache_position" in inspect.signature(model.forward).parameters
+
+    def forward(self, input_ids: torch.Tensor, cache: Any, position: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """One step at ``position``; the position ids are given, as every exporter gives them."""
+        place = {"cache_position": position} if self.place else {}
+        output = self.model(
+            input_ids=input_ids, position_ids=position.unsqueeze(0), past_key_values=cache, use_cache=True, **place
+        )
+        return output.logits, output.past_key_values
+
+
+class EncodedDecodeStep(torch.nn.Module):
+    """The decoder of an encoder-decoder with the cache as input and output; the encoder has run before."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        cache: Any,
+        position: torch.Tensor,  # noqa: ARG002 - the model counts by itself
+        encoded: torch.Tensor,
+    ) -> tuple[torch.Tensor, Any]:
+        """One step; ``encoded`` has the shape ``(batch, source length, width)``.
+
+        The mask is given, as `generate` gives it: 4.53 to 4.57 of BART make one that is too long where they are traced.
+        """
+        mask = torch.ones(input_ids.shape[0], cache.get_seq_length() + 1, dtype=torch.long)
+        output = self.model(
+            encoder_outputs=(encoded,),
+            decoder_input_ids=input_ids,
+            decoder_attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return output.logits, output.past_key_values
+
+
+@dataclass(frozen=True)
+class ExportedStep:
+    """A decode step of a model, with inputs at any batch size and length."""
+
+    name: str
+    tiny: TinyModel
+    longest: int = LONGEST
+    static: bool = False
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What the model needs; a StaticCache had no windows before its layers had them."""
+        return (*self.tiny.needs, *((cache_class("DynamicSlidingWindowLayer"),) if self.static else ()))
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the model is an encoder-decoder."""
+        return self.tiny.encode is not chosen_by_model
+
+    def module(self, model: Any) -> torch.nn.Module:
+        """The step as a module: ``(logits, cache)`` of ``(ids, cache, position)``, and of the encoder's output."""
+        return EncodedDecodeStep(model) if self.encodes else DecodeStep(model, places=self.static)
+
+    def cache(self, model: Any, batch: int, length: int) -> Any:
+        """The cache after a prompt."""
+        if not self.static:
+            return self.tiny.prefill(model, batch, length)
+        cache = lookup("transformers.cache_utils:StaticCache")(config=model.config, max_cache_len=MAXIMUM)
+        return self.tiny.cache_of(model(**self.tiny.step(model, tokens(batch, length), cache)))
+
+    def inputs(self, model: Any, batch: int, length: int) -> Inputs:
+        """What the module takes after a prompt of ``length`` tokens.
+
+        The fed-back cache grows from step to step; tensors that are slices of longer ones would make guards on their
+        strides. They are made whole in place: the subject has no part in what eager starts from.
+        """
+        cache = self.cache(model, batch, length)
+        for tensor in observe(cache).values():
+            if isinstance(tensor, torch.Tensor):
+                tensor.data = tensor.contiguous()
+        encoded = (self.tiny.encode(model, batch).last_hidden_state,) if self.encodes else ()
+        return tokens(batch, 1, seed=1), cache, torch.tensor([length]), *encoded
+
+    def dynamic_shapes(self, model: Any, batch: int, length: int) -> Any:
+        """Batch and length dynamic, in the structure that the subject's flatten function gives."""
+        dims = shapes.named(self.longest)
+        cache = shapes.dynamic_shapes(lambda *sizes: self.cache(model, *sizes), batch, length, dims)
+        return ({0: dims.batch}, cache, {}, *(({0: dims.batch},) if self.encodes else ()))
+
+
+def _step(name: str, suffix: str = "", longest: int = LONGEST, *, static: bool = False, **more: Any) -> ExportedStep:
+    """A step of one of the models, with settings of its own (exporting takes a second a layer)."""
+    tiny = BY_NAME[name]
+    own = replace(tiny, name=f"{name}{suffix}", settings={**tiny.settings, **more})
+    return ExportedStep(own.name, own, longest, static)
+
+
+_SLIDING: dict[str, Any] = {"num_hidden_layers": 1, "layer_types": ["sliding_attention"]}
+_CHUNKED: dict[str, Any] = {"num_hidden_layers": 1, "no_rope_layers": [1], "moe_layers": []}
+
+EXPORTED = (
+    # Every kind of attention, past its window or chunk: full, sliding, both, sliding with sinks, chunked.
+    _step("llama", num_hidden_layers=1),
+    _step("mistral", num_hidden_layers=1),
+    _step("gemma3"),
+    _step("gpt-oss", **_SLIDING),
+    _step("llama4", **_CHUNKED),
+    _step("gpt2", n_layer=1),
+    _step("t5", num_layers=1),
+    _step("bart", decoder_layers=1),
+    # Below a window, or in the first chunk, of 32.
+    _step("mistral", "-below", LONGEST_BELOW, sliding_window=WIDE, num_hidden_layers=1),
+    _step("gemma3", "-below", LONGEST_BELOW, sliding_window=WIDE, **_SLIDING),
+    _step("gpt-oss", "-below", LONGEST_BELOW, sliding_window=WIDE, **_SLIDING),
+    _step("llama4", "-below", LONGEST_BELOW, attention_chunk_size=WIDE, **_CHUNKED),
+    # Past the window, or over chunks, in the static layers of a StaticCache.
+    _step("mistral", "-static", static=True, num_hidden_layers=1),
+    _step("gemma3", "-static", static=True, **_SLIDING),
+    _step("gpt-oss", "-static", static=True, **_SLIDING),
+    _step("llama4", "-static", static=True, **_CHUNKED),
+)
