@@ -174,6 +174,62 @@ def _linear(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
     return fill(cache, batch, length, [1], dtype, device)
 
 
+def _hybrid(batch: int, length: int, dtype: torch.dtype, device: str, *, types: list[str]) -> Any:
+    """Layers that hold linear-attention states and keys and values at once."""
+    cache = lookup("transformers.cache_utils:DynamicCache")(config=_typed(types))
+    generator = torch.Generator().manual_seed(8)
+    for layer in range(len(types)):
+        cache.update_conv_state(torch.randn(batch, 6, 4, generator=generator).to(device=device, dtype=dtype), layer)
+        state = torch.randn(batch, 2, 3, 5, generator=generator)
+        cache.update_recurrent_state(state.to(device=device, dtype=dtype), layer)
+    return fill(cache, batch, length, [*range(len(types))], dtype, device)
+
+
+def _indexed(batch: int, length: int, dtype: torch.dtype, device: str, *, of: Callable[[Any], Any]) -> Any:
+    """Sparse attention's layers, which hold the keys of an indexer too: (batch, length, width)."""
+    # The layer type had another name until 5.17.
+    known = lookup("transformers.cache_utils:DYNAMIC_LAYER_TYPE_MAPPING") or {}
+    name = "indexed_attention" if "indexed_attention" in known else "deepseek_sparse_attention"
+    cache = of(_typed([name, "full_attention"]))
+    fill(cache, batch, length, [0, 1], dtype, device)
+    generator = torch.Generator().manual_seed(9)
+    cache.layers[0].update_indexer(torch.randn(batch, length, 4, generator=generator).to(device=device, dtype=dtype))
+    return cache
+
+
+def _dynamic_of(made: Any) -> Any:
+    return lookup("transformers.cache_utils:DynamicCache")(config=made)
+
+
+def _static_of(made: Any) -> Any:
+    return lookup("transformers.cache_utils:StaticCache")(config=made, max_cache_len=MAXIMUM)
+
+
+def _without_cache(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
+    """A configuration whose second layer keeps nothing."""
+    return fill(_dynamic_of(_typed(["full_attention", "dummy"])), batch, length, [0], dtype, device)
+
+
+def _quantized(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
+    return fill(
+        lookup("transformers.cache_utils:QuantizedCache")("fp8", config()), batch, length, [0, 1], dtype, device, 2
+    )
+
+
+def _sink(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
+    """Attention sinks: the first 2 tokens and the last 4, a token at a time past that."""
+    cache = lookup("transformers.cache_utils:SinkCache")(window_length=6, num_sink_tokens=2)
+    return fill(cache, batch, length, [0, 1], dtype, device, 1)
+
+
+def _draft(batch: int, length: int, dtype: torch.dtype, device: str, *, name: str) -> Any:
+    """A cache of a draft model, whose queries are ahead of its keys."""
+    cache = fill(lookup(f"transformers.cache_utils:{name}")(), batch, length, [0, 1], dtype, device)
+    if name == "DFlashCache":
+        cache.set_previous_accepted_tokens(2)
+    return cache
+
+
 def _typed(types: list[str]) -> Any:
     return config(len(types), window=WINDOW, types=types)
 
@@ -190,6 +246,14 @@ _DYNAMIC_SLIDING = cache_class("DynamicSlidingWindowLayer")
 _LAYERED = cache_class("CacheLayerMixin")
 _EARLY = has("transformers.cache_utils:Cache.early_initialization")
 _part = functools.partial
+
+
+def _sinks() -> bool:
+    """From 4.53 the name is there, and making one refuses: the class has moved to the hub."""
+    return "update" in vars(lookup("transformers.cache_utils:SinkCache") or object)
+
+
+_SINKS = Need(_sinks, "this release has no working transformers.cache_utils.SinkCache")
 
 RECIPES: tuple[Recipe, ...] = (
     Recipe("dynamic-one-layer", "DynamicCache, 1 layer", _part(_dynamic, layers=1)),
@@ -341,6 +405,49 @@ RECIPES: tuple[Recipe, ...] = (
         _linear,
         5,
         (cache_class("LinearAttentionLayer"),),
+    ),
+    Recipe(
+        "hybrid-attention",
+        "DynamicCache, linear and full attention in the same layers",
+        _part(_hybrid, types=["hybrid", "hybrid"]),
+        needs=(cache_class("LinearAttentionAndFullAttentionLayer"),),
+    ),
+    Recipe(
+        "hybrid-sliding-past",
+        "DynamicCache, linear and sliding attention in the same layer, window 4, after 9 tokens",
+        _part(_hybrid, types=["hybrid_sliding", "hybrid"]),
+        9,
+        (cache_class("LinearAttentionAndSlidingWindowAttentionLayer"),),
+        grows=False,
+    ),
+    Recipe(
+        "indexed",
+        "DynamicCache, sparse attention with an indexer, and full attention",
+        _part(_indexed, of=_dynamic_of),
+        needs=(cache_class("DynamicIndexedLayer"),),
+    ),
+    Recipe(
+        "static-indexed",
+        "StaticCache of 12, sparse attention with an indexer, and full attention",
+        _part(_indexed, of=_static_of),
+        needs=(cache_class("StaticIndexedLayer"),),
+        grows=False,
+    ),
+    Recipe(
+        "layer-without-cache",
+        "DynamicCache, full attention and a layer that keeps nothing",
+        _without_cache,
+        needs=(cache_class("DummyLayer"),),
+    ),
+    Recipe("sink-below", "SinkCache of 6, 2 sinks, after 4 tokens", _sink, 4, (_SINKS,), grows=False),
+    Recipe("sink-past", "SinkCache of 6, 2 sinks, after 9 tokens", _sink, 9, (_SINKS,), grows=False),
+    Recipe("quantized-fp8", "QuantizedCache of 8-bit floats", _quantized, needs=(cache_class("Fp8QuantizedLayer"),)),
+    Recipe("mtp-cache", "MtpCache", _part(_draft, name="MtpCache"), needs=(cache_class("MtpCache"),)),
+    Recipe(
+        "dflash-cache",
+        "DFlashCache with 2 accepted tokens",
+        _part(_draft, name="DFlashCache"),
+        needs=(cache_class("DFlashCache"),),
     ),
 )
 

@@ -39,6 +39,9 @@ one_of_each = pytest.mark.parametrize(
         "encoder-decoder",
         "encoder-decoder-static",
         "linear-attention",
+        "hybrid-attention",
+        "indexed",
+        "quantized-fp8",
     ),
     ids=lambda recipe: recipe.name,
 )
