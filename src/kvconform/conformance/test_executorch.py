@@ -46,7 +46,7 @@ def test_static_cache(registered: object, backend: str, tmp_path: Path) -> None:
 @backends
 @needs(has("transformers.integrations.executorch:convert_and_export_with_cache"))
 def test_release_recipe(registered: object, backend: str, tmp_path: Path) -> None:
-    """The same with the function of this name that transformers documents."""
+    """``convert_and_export_with_cache`` of transformers itself, lowered and run: 16 greedy tokens equal eager."""
     trees.expect_registered(BY_NAME["dynamic-two-layers"].build())
     _expect_generates(_lowered(exported_recipe(), backend), tmp_path, f"transformers' recipe, {backend}")
 
