@@ -1,0 +1,123 @@
+"""The tiny models of the suite: what makes one n/a, what a step is called with, and that steps pass what they must."""
+
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("transformers", reason="the suite is about transformers")
+
+import torch
+
+from kvconform.checks.needs import NotApplicableError
+from kvconform.checks.observe import observe
+from kvconform.conformance import test_model
+from kvconform.conformance.exported import EXPORTED, LONGEST, LONGEST_BELOW, MAXIMUM, WIDE, ExportedStep
+from kvconform.conformance.models import BY_NAME, DECODERS, MODELS, WINDOW
+from kvconform.conformance.tiny import TinyModel, tokens
+
+LLAMA = DECODERS[0]
+
+
+@dataclass(frozen=True)
+class Answers(TinyModel):
+    """A model whose answer is given."""
+
+    answer: object = None
+
+    def prefill(self, model, batch=2, length=6):
+        return self.answer
+
+
+def answering(name, answer):
+    return Answers(name, LLAMA.config, LLAMA.model, LLAMA.settings, answer=answer)
+
+
+def require(model):
+    for need in model.needs:
+        need.require()
+
+
+def test_names_are_different():
+    for group in (MODELS, EXPORTED):
+        names = [one.name for one in group]
+        assert len(set(names)) == len(names)
+
+
+def test_tuples_are_not_applicable():
+    with pytest.raises(NotApplicableError, match="takes and returns tuples, no cache"):
+        require(answering("test-tuples", ((1, 2), (3, 4))))
+
+
+@pytest.mark.parametrize("answer", [None, SimpleNamespace()], ids=["none", "object"])
+def test_anything_else_is_put_to_the_check(answer):
+    require(answering(f"test-{answer}", answer))
+
+
+def test_a_model_that_cannot_be_built_is_no_reason_to_leave_it_out():
+    broken = replace(LLAMA, name="test-broken", settings={**LLAMA.settings, "hidden_act": "no-such-activation"})
+    with pytest.raises(KeyError, match="no-such-activation"):
+        require(broken)
+
+
+def test_a_model_that_cannot_run_is_no_reason_to_leave_it_out():
+    def start(model, batch):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        require(replace(LLAMA, name="test-cannot-run", start=start))
+
+
+def test_positions_are_given_where_there_is_a_place():
+    class Old:
+        def forward(self, input_ids, past_key_values, use_cache, cache_position):
+            """As until 5.3."""
+
+    class New:
+        def forward(self, input_ids, past_key_values, use_cache, **kwargs):
+            """As since."""
+
+    ids = tokens(2, 3)
+    assert LLAMA.step(Old(), ids, None, None, 4)["cache_position"].tolist() == [4, 5, 6]
+    assert "cache_position" not in LLAMA.step(New(), ids, None, None, 4)
+
+
+def test_state_spaces_have_their_own_name_for_the_cache():
+    mamba = BY_NAME["mamba"]
+    assert mamba.step(SimpleNamespace(forward=lambda: None), tokens(1, 1), "cache")["cache_params"] == "cache"
+    assert mamba.cache_of(SimpleNamespace(cache_params="cache")) == "cache"
+
+
+def test_steps_pass_every_window_and_none():
+    lengths = [length for _, length in test_model.UNSEEN]
+    assert test_model.PROMPT > WINDOW, "the prompt alone is past the window"
+    assert test_model.STEPS >= WINDOW, "the steps go over the end of a chunk"
+    assert max(lengths) + test_model.EXPORTED_STEPS <= min(LONGEST_BELOW, WIDE), "steps stay below a wide window"
+    assert max(lengths) + test_model.EXPORTED_STEPS <= min(MAXIMUM, LONGEST), "steps fit into a static cache"
+    assert len({batch for batch, _ in test_model.UNSEEN} | {2}) == len(test_model.UNSEEN) + 1
+
+
+@pytest.mark.parametrize("name", ["mistral", "mistral-below", "gemma3-static", "t5"])
+def test_inputs_need_no_registration(name):
+    step = next(step for step in EXPORTED if step.name == name)
+    model = step.tiny.build()
+    inputs = step.inputs(model, 3, 7)
+    assert len(inputs) == 3 + step.encodes
+    held = [atom for atom in observe(inputs[1]).values() if isinstance(atom, torch.Tensor)]
+    assert held
+    assert all(tensor.is_contiguous() for tensor in held)
+    logits, cache = step.module(model)(*inputs)
+    assert logits.shape[:2] == (3, 1)
+    assert type(cache) is type(inputs[1])
+
+
+def test_a_static_step_keeps_windows():
+    step = next(step for step in EXPORTED if step.name == "mistral-static")
+    cache = step.cache(step.tiny.build(), 2, 6)
+    assert type(cache).__name__ == "StaticCache"
+    assert [layer.keys.shape[-2] for layer in cache.layers] == [WINDOW]
+
+
+def test_an_encoder_is_known_by_its_encoding():
+    assert ExportedStep("t5", BY_NAME["t5"]).encodes
+    assert not ExportedStep("llama", LLAMA).encodes
