@@ -12,7 +12,7 @@ from kvconform.checks import shapes
 from kvconform.checks.needs import Need, cache_class, lookup
 from kvconform.checks.observe import observe
 from kvconform.conformance.models import BY_NAME
-from kvconform.conformance.tiny import TinyModel, chosen_by_model, tokens
+from kvconform.conformance.tiny import TinyModel, chosen_by_model, hybrid, tokens
 
 WIDE = 32
 # GPT-2 has 128 positions. A program that was exported below a window stays there: a layer keeps one token less than
@@ -87,9 +87,14 @@ class ExportedStep:
         """Whether the model is an encoder-decoder."""
         return self.tiny.encode is not chosen_by_model
 
+    @property
+    def places(self) -> bool:
+        """Whether the cache positions are given: the length of preallocated tensors is data, and traced as such."""
+        return self.static or self.tiny.start is hybrid
+
     def module(self, model: Any) -> torch.nn.Module:
         """The step as a module: ``(logits, cache)`` of ``(ids, cache, position)``, and of the encoder's output."""
-        return EncodedDecodeStep(model) if self.encodes else DecodeStep(model, places=self.static)
+        return EncodedDecodeStep(model) if self.encodes else DecodeStep(model, places=self.places)
 
     def cache(self, model: Any, batch: int, length: int) -> Any:
         """The cache after a prompt."""
