@@ -22,7 +22,7 @@ KNOWN_TOML = Path(__file__).with_name("portability.toml")
 QUESTIONS = ("program", "context")
 WRONG = frozenset(("fail", "error", "missing"))
 _AXES = ("saved_torch", "saved_transformers", "loaded_torch", "loaded_transformers")
-_SIGNS = {"pass": "✓", "na": "n/a", "fail": "✗", "error": "!", "missing": "?"}
+_SIGNS = {"pass": "✓", "na": "-", "fail": "✗", "error": "!", "missing": "?"}
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ class Result:
     message: str = ""
     verdict: str = "ok"
     """ok, known (an expected non-pass), wrong, or fixed (a row expected a non-pass, and it passes)."""
+    reason: str = ""
+    """Why it is expected, and whose fault it is."""
 
     def to_json(self) -> dict[str, str]:
         """The result as the report's JSON has it."""
@@ -215,13 +217,15 @@ def _result(  # noqa: PLR0913, PLR0917 - two cells, two acts, a question and wha
         status, message = (loaded or missing).answer(*asked)
     else:
         message = f"not saved: {message}"
-    row = next((row for row in known if row.covers(*asked, saver, loader)), None)
+    covering = [row for row in known if row.covers(*asked, saver, loader)]
+    row = next((row for row in covering if row.status == status), covering[0] if covering else None)
     verdict = "wrong" if status in WRONG else "ok"
     if row is not None and status == row.status:
         verdict = "known"
     elif row is not None and status == "pass":
         verdict = "fixed"
-    return Result(*asked, saver.id, loader.id, status, message, verdict)
+    reason = f"{row.reason} (fault: {row.fault})" if row is not None and verdict == "known" else ""
+    return Result(*asked, saver.id, loader.id, status, message, verdict, reason)
 
 
 def write(grid: Grid, folder: Path) -> None:
@@ -261,13 +265,14 @@ def _notes(results: Iterable[Result]) -> list[str]:
     groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
     for result in results:
         if result.status != "pass":
-            groups[result.status, result.verdict, result.message].append(result)
+            groups[result.status, result.verdict, result.reason or result.message].append(result)
     lines = ["## What did not pass", ""]
-    for (status, verdict, message), met in sorted(groups.items(), key=lambda item: (item[0][1] == "ok", item[0])):
+    for (status, verdict, why), met in sorted(groups.items(), key=lambda item: (item[0][1] == "ok", item[0])):
         programs = ", ".join(dict.fromkeys(f"{r.program} ({r.question})" for r in met))
         pairs = "; ".join(dict.fromkeys(f"{_name(Cell.parse(r.saver))} in {_name(Cell.parse(r.loader))}" for r in met))
         told = status if verdict == "ok" else f"{status}, {verdict}"
-        lines += [f"- **{told}** {programs}: `{message.replace('`', chr(39)) or 'no message'}`", f"  {pairs}"]
+        message = f"`{met[0].message.replace('`', chr(39)) or 'no message'}`"
+        lines += [f"- **{told}** {programs}: {f'{why} ' if met[0].reason else ''}{message}", f"  {pairs}"]
     return lines
 
 
