@@ -16,7 +16,7 @@ from matrix.errors import UnresolvedError, UserError
 
 OPTIN_TOML = Path(__file__).with_name("optin.toml")
 SCHEMA = 1
-CATEGORIES = ("onnx", "executorch")
+CATEGORIES = ("onnx", "executorch", "more-models")
 """The opt-in categories: no run asks them unless it names them."""
 
 

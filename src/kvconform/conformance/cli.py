@@ -99,7 +99,7 @@ def _main(options: argparse.Namespace) -> int:
 def _repeat(options: argparse.Namespace) -> int:
     from kvconform.conformance.repeat import repeat
 
-    if options.repeat < 2:  # noqa: PLR2004 - one run has nothing to be compared with
+    if options.repeat < 2:
         raise UsageError(f"--repeat {options.repeat}: give 2 or more")
     if options.record or options.shuffle is not None:
         raise UsageError("--repeat makes records and orders of its own: leave --record and --shuffle out")

@@ -1,6 +1,7 @@
 """Opt-in categories: what they need beside the suite's own packages, and when they are asked for.
 
-Their packages are large and go with single releases of torch, so no run holds these checks unless it names them.
+Their packages are large and go with single releases of torch, or they take longer than the rest of the suite: no run
+holds these checks unless it names them.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections.abc import Iterable
 PACKAGES: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "executorch": ("executorch",),
+    "more-models": (),
 }
 """The packages of each opt-in category, by the name they are imported and installed under."""
 
 INSTALL = {
     "onnx": "python -m pip install onnx onnxruntime onnxscript",
     "executorch": "python -m pip install executorch (the release that goes with torch: matrix/optin.toml)",
+    "more-models": "",
 }
 """The next command where they are missing."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kvconform.checks import shapes, trees
-from kvconform.checks.caches import Recipe
+from kvconform.checks.caches import Recipe, recipes
 from kvconform.checks.exporting import (
     expect_decodes,
     expect_exportable,
@@ -19,21 +19,29 @@ from kvconform.checks.exporting import (
     expect_symbolic_exactly,
 )
 from kvconform.checks.modules import ReadCache, UpdateCache
-from kvconform.checks.needs import has
+from kvconform.checks.needs import Need, has
 from kvconform.conformance.examples import DYNAMIC, step_inputs, step_states
 from kvconform.conformance.needs import needs
 
 STEPS = 8
-hints = pytest.mark.parametrize(
-    "dims",
-    [
-        pytest.param(shapes.named, id="named"),
-        pytest.param(
-            lambda _: shapes.hinted("DYNAMIC"), id="dynamic-hint", marks=needs(has("torch.export:Dim.DYNAMIC"))
-        ),
-        pytest.param(lambda _: shapes.hinted("AUTO"), id="auto-hint", marks=needs(has("torch.export:Dim.AUTO"))),
-    ],
-)
+_HINTED = recipes("dynamic-two-layers", "encoder-decoder")
+
+
+def _combinations() -> list[Any]:
+    """Every recipe with named dimensions; the hints, which come to the same program, with one recipe of each kind."""
+    ways: list[tuple[str, Callable[[int], shapes.Dims], tuple[Recipe, ...], tuple[Need, ...]]] = [
+        ("named", shapes.named, DYNAMIC, ()),
+        ("dynamic-hint", lambda _: shapes.hinted("DYNAMIC"), _HINTED, (has("torch.export:Dim.DYNAMIC"),)),
+        ("auto-hint", lambda _: shapes.hinted("AUTO"), _HINTED, (has("torch.export:Dim.AUTO"),)),
+    ]
+    return [
+        pytest.param(dims, recipe, id=f"{name}-{recipe.name}", marks=needs(*required))
+        for name, dims, chosen, required in ways
+        for recipe in chosen
+    ]
+
+
+asked_in_each_way = pytest.mark.parametrize(("dims", "recipe"), _combinations())
 of = pytest.mark.parametrize("recipe", DYNAMIC, ids=lambda recipe: recipe.name)
 
 
@@ -48,8 +56,7 @@ def _unseen(recipe: Recipe) -> list[tuple[int, int]]:
     return [(3, recipe.length + 2), (5, recipe.length + 7)]
 
 
-@of
-@hints
+@asked_in_each_way
 def test_cache_in(registered: object, recipe: Recipe, dims: Callable[[int], shapes.Dims]) -> None:
     """A module that reads a cache: symbolic exactly where asked, equal to eager at two unseen (batch, length) pairs."""
     trees.expect_registered(recipe.build(), recipe.where)
@@ -62,8 +69,7 @@ def test_cache_in(registered: object, recipe: Recipe, dims: Callable[[int], shap
         expect_program_equals_eager(program, module, args, where=f"{recipe.where}; batch {batch}, length {length}")
 
 
-@of
-@hints
+@asked_in_each_way
 def test_cache_in_and_out(registered: object, recipe: Recipe, dims: Callable[[int], shapes.Dims]) -> None:
     """A decode step: symbolic exactly where asked; result and returned cache equal eager at two unseen (batch.
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-import functools
 
 import pytest
 import torch
 
 from kvconform.checks import trees
 from kvconform.checks.errors import expect
-from kvconform.checks.exporting import expect_decodes, expect_exportable
-from kvconform.conformance.exported import EXPORTED, ExportedStep
+from kvconform.conformance.exported import EXPORTED, PROMPT, ExportedStep, expect_decodes_when_exported
 from kvconform.conformance.models import MODELS, TinyModel, tokens
 
-PROMPT, STEPS = 6, 6
-EXPORTED_STEPS, UNSEEN = 16, ((3, PROMPT + 3), (5, PROMPT + 1))
+STEPS = 6
 
 
 @pytest.mark.parametrize("tiny", MODELS, ids=lambda tiny: tiny.name)
@@ -50,21 +47,4 @@ def test_exported_decode(registered: object, step: ExportedStep) -> None:
     Sixteen fed-back steps at two other batches and lengths equal eager; they pass every window and chunk, or stay
     below.
     """
-    model = step.tiny.build()
-    module = step.module(model)
-    trees.expect_registered(step.cache(model, 2, PROMPT), step.name)
-    asked = step.dynamic_shapes(model, 2, PROMPT)
-    program = expect_exportable(module, step.inputs(model, 2, PROMPT), asked, where=step.name)
-    for batch, length in UNSEEN:
-        expect_decodes(
-            program,
-            module,
-            step.inputs(model, batch, length),
-            functools.partial(_next_tokens, batch),
-            steps=EXPORTED_STEPS,
-            where=f"{step.name}, batch {batch}, length {length}",
-        )
-
-
-def _next_tokens(batch: int, step: int) -> torch.Tensor:
-    return tokens(batch, 1, seed=step + 1)
+    expect_decodes_when_exported(step)
