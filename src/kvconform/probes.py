@@ -102,10 +102,18 @@ def cache_classes() -> Iterator[type]:
     todo = [*_caches_by_name(), *([] if base is None else [base])]
     while todo:
         cls = todo.pop()
-        if cls not in seen:
+        if cls not in seen and not _stands_in(cls):
             seen.add(cls)
             yield cls
             todo.extend(cls.__subclasses__())
+
+
+def _stands_in(cls: type) -> bool:
+    """Whether a class pretends to be its base: torch.export makes such ones for modules, as caches were until 4.48.
+
+    They outlive the export, and registering one would take over the name under which its base is saved.
+    """
+    return any((base.__module__, base.__qualname__) == (cls.__module__, cls.__qualname__) for base in cls.__mro__[1:])
 
 
 def _caches_by_name() -> list[type]:
@@ -128,8 +136,9 @@ def model_output_classes() -> Iterator[type]:
     todo = list(base.__subclasses__())
     while todo:
         cls = todo.pop()
-        yield cls
-        todo.extend(cls.__subclasses__())
+        if not _stands_in(cls):
+            yield cls
+            todo.extend(cls.__subclasses__())
 
 
 @constant

@@ -309,3 +309,14 @@ def test_transformers_missing_says_what_to_do(monkeypatch):
     finally:
         monkeypatch.undo()
         probes.transformers_cache_utils.cache_clear()
+
+
+def test_a_class_that_stands_in_for_its_base_is_left_alone():
+    from transformers.cache_utils import DynamicCache
+
+    # What torch.export of 2.5 makes of a module that it reads attributes of, as caches were until 4.48.
+    stand_in = type("DynamicCache", (DynamicCache,), {"__module__": DynamicCache.__module__})
+    with register_flattening_functions(patch_transformers=True):
+        assert stand_in not in py_pytree.SUPPORTED_NODES
+        spec = py_pytree.tree_structure(DynamicCache())
+        assert py_pytree.treespec_loads(py_pytree.treespec_dumps(spec)) == spec
