@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 USAGE = """usage: python -m kvconform COMMAND [OPTION]...
@@ -17,7 +18,16 @@ commands:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code; 2 for a command that does not exist."""
-    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`); Python would complain once more while it flushes. What was found is
+        # in the record, and nobody asks a pipe's writer how it ended.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(arguments: list[str]) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if command == "check":
         from kvconform.conformance import cli
