@@ -15,7 +15,10 @@ restored = pytest.mark.parametrize("restore", [oracle.unchanged, trees.round_tri
 @streams
 @restored
 def test_causal(registered: object, restore: Restore, stream: Stream, rival: Rival) -> None:
-    """Full attention: every earlier token and no other takes part."""
+    """Full attention: every earlier token and no other takes part.
+
+    As it is, the cache passes without any registration: only beside that does a difference, once restored, tell of one.
+    """
     oracle.expect_same_stream(rival, stream, restore)
 
 
@@ -23,7 +26,10 @@ def test_causal(registered: object, restore: Restore, stream: Stream, rival: Riv
 @streams
 @restored
 def test_window(registered: object, restore: Restore, stream: Stream, rival: Rival) -> None:
-    """Windows and chunks: exactly those of the window, below it, at it and past it."""
+    """Windows and chunks: exactly those of the window, below it, at it and past it.
+
+    As it is, the cache passes without any registration: only beside that does a difference, once restored, tell of one.
+    """
     oracle.expect_same_stream(rival, stream, restore)
 
 
@@ -31,19 +37,28 @@ def test_window(registered: object, restore: Restore, stream: Stream, rival: Riv
 @pytest.mark.parametrize("stream", STREAMS[:1] + STREAMS[-1:], ids=lambda stream: stream.name)
 @restored
 def test_encoder_decoder(registered: object, restore: Restore, stream: Stream, rival: Rival) -> None:
-    """Self and cross attention: what an encoder made is written once and seen by every token."""
+    """Self and cross attention: what an encoder made is written once and seen by every token.
+
+    As it is, the cache passes without any registration: only beside that does a difference, once restored, tell of one.
+    """
     oracle.expect_same_encoder_decoder(rival, stream, restore)
 
 
 @pytest.mark.parametrize("keep", [1, 4, 6])
 @restored
 def test_crop(registered: object, restore: Restore, keep: int) -> None:
-    """Cropping a DynamicCache is removing to the end."""
+    """Cropping a DynamicCache is removing to the end.
+
+    As it is, the cache passes without any registration: only beside that does a difference, once restored, tell of one.
+    """
     oracle.expect_same_after_crop(FULL[0], keep, restore)
 
 
 @pytest.mark.parametrize("order", [(1, 0), (0, 0), (2, 0, 0), (1, 2, 1)], ids=lambda order: "-".join(map(str, order)))
 @restored
 def test_reorder(registered: object, restore: Restore, order: tuple[int, ...]) -> None:
-    """Reordering the batch of a DynamicCache is copying prefixes."""
+    """Reordering the batch of a DynamicCache is copying prefixes.
+
+    As it is, the cache passes without any registration: only beside that does a difference, once restored, tell of one.
+    """
     oracle.expect_same_after_reorder(FULL[0], order, restore)

@@ -169,7 +169,7 @@ def test_model_output(registered: object) -> None:
 def test_import_registers_nothing(subject: Subject) -> None:
     """Importing the subject's package, before its context is entered, registers no node (in a process of its own).
 
-    A subject that never registers anything passes, and rightly: what is asked is what an import alone does.
+    It passes without any registration, and rightly: what is asked is what an import alone does.
     """
     if ":" in subject.name or subject.name == "kvconform":
         module = subject.name.partition(":")[0]
