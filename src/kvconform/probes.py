@@ -177,6 +177,16 @@ def masks_by_query_length(cls: type) -> bool:
 
 
 @constant
+def dynamo_lists_attributes() -> bool:
+    """Whether a trace can list the attributes of an object that it made (it flattens results since torch 2.10).
+
+    In 2.10 and 2.11 it can only look names up; what does that has this method in 2.9 to 2.11.
+    """
+    variables = importlib.import_module("torch._dynamo.variables.misc")
+    return not hasattr(variables.GetAttrVariable, "get_forwarded_dict")
+
+
+@constant
 def takes_dynamic_int() -> bool:
     """Whether torch.export accepts an int input as dynamic.
 

@@ -21,6 +21,7 @@ import importlib
 import json
 import sys
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -183,9 +184,22 @@ def attributes(obj: Any) -> dict[str, Any]:
     return {**own, **obj._buffers, **obj._modules}
 
 
-def in_order(state: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Attributes in an order that does not depend on when each was set: the decoder's own cache, then by name."""
-    return sorted(state.items(), key=lambda item: (item[0] != "self_attention_cache", item[0]))
+def in_order(state: dict[str, Any], known: Iterable[str] = ()) -> list[tuple[str, Any]]:
+    """Attributes in an order that does not depend on when each was set: the decoder's own cache, then by name.
+
+    Args:
+        state: the attributes of an object.
+        known: the names that its class gives it, for a trace that can look names up and cannot list them. What somebody
+            else has set is not seen there.
+    """
+    if torch.compiler.is_dynamo_compiling() and not probes.dynamo_lists_attributes():
+        names = sorted([name for name in known if name in state], key=_place)
+        return [(name, state[name]) for name in names]
+    return sorted(state.items(), key=lambda item: _place(item[0]))
+
+
+def _place(name: str) -> tuple[bool, str]:
+    return (name != "self_attention_cache", name)
 
 
 def same(left: Any, right: Any) -> bool:
