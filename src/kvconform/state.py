@@ -228,8 +228,8 @@ dumps._dynamo_marked_constant = True  # type: ignore[attr-defined]  # see kvconf
 def loads(text: str) -> Any:
     """What `dumps` wrote.
 
-    A trace (strict export unflattens in one since torch 2.13) can neither follow the parser nor take a dict from a function
-    that it does not follow: there, containers are put together from what can be had of them as text and numbers.
+    A trace (strict export unflattens in one since torch 2.13) can neither follow the parser nor take a dict from a
+    function that it does not follow: there, containers are put together from texts and numbers.
     """
     if not torch.compiler.is_dynamo_compiling():
         return json.loads(text)
