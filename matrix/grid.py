@@ -83,7 +83,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Grid:
-    """The places of one Python and one device: torch releases across, transformers releases down, oldest first."""
+    """The places of one Python and one device: torch releases across, transformers releases down, newest first."""
 
     python: str
     device: str
@@ -172,8 +172,8 @@ def _grids(places: Iterable[Place]) -> tuple[Grid, ...]:
 
 
 def _grid(python: str, device: str, places: Sequence[Place]) -> Grid:
-    torches = sorted({place.cell.torch for place in places}, key=version_key)
-    transformers = sorted({place.cell.transformers for place in places}, key=version_key)
+    torches = sorted({place.cell.torch for place in places}, key=version_key, reverse=True)
+    transformers = sorted({place.cell.transformers for place in places}, key=version_key, reverse=True)
     at = {(place.cell.torch, place.cell.transformers): place for place in places}
     return Grid(python, device, tuple(torches), tuple(transformers), at)
 
