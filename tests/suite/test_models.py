@@ -11,8 +11,8 @@ import torch
 
 from kvconform.checks.needs import NotApplicableError
 from kvconform.checks.observe import observe
-from kvconform.conformance import test_model
-from kvconform.conformance.exported import EXPORTED, LONGEST, LONGEST_BELOW, MAXIMUM, WIDE, ExportedStep
+from kvconform.conformance import exported, test_model
+from kvconform.conformance.exported import EXPORTED, LONGEST, LONGEST_BELOW, MAXIMUM, MORE_EXPORTED, WIDE, ExportedStep
 from kvconform.conformance.models import BY_NAME, DECODERS, MODELS, WINDOW
 from kvconform.conformance.tiny import TinyModel, tokens
 
@@ -39,7 +39,7 @@ def require(model):
 
 
 def test_names_are_different():
-    for group in (MODELS, EXPORTED):
+    for group in (MODELS, EXPORTED, MORE_EXPORTED):
         names = [one.name for one in group]
         assert len(set(names)) == len(names)
 
@@ -89,17 +89,17 @@ def test_state_spaces_have_their_own_name_for_the_cache():
 
 
 def test_steps_pass_every_window_and_none():
-    lengths = [length for _, length in test_model.UNSEEN]
-    assert test_model.PROMPT > WINDOW, "the prompt alone is past the window"
+    lengths = [length for _, length in exported.UNSEEN]
+    assert exported.PROMPT > WINDOW, "the prompt alone is past the window"
     assert test_model.STEPS >= WINDOW, "the steps go over the end of a chunk"
-    assert max(lengths) + test_model.EXPORTED_STEPS <= min(LONGEST_BELOW, WIDE), "steps stay below a wide window"
-    assert max(lengths) + test_model.EXPORTED_STEPS <= min(MAXIMUM, LONGEST), "steps fit into a static cache"
-    assert len({batch for batch, _ in test_model.UNSEEN} | {2}) == len(test_model.UNSEEN) + 1
+    assert max(lengths) + exported.EXPORTED_STEPS <= min(LONGEST_BELOW, WIDE), "steps stay below a wide window"
+    assert max(lengths) + exported.EXPORTED_STEPS <= min(MAXIMUM, LONGEST), "steps fit into a static cache"
+    assert len({batch for batch, _ in exported.UNSEEN} | {2}) == len(exported.UNSEEN) + 1
 
 
 @pytest.mark.parametrize("name", ["mistral", "mistral-below", "gemma3-static", "t5"])
 def test_inputs_need_no_registration(name):
-    step = next(step for step in EXPORTED if step.name == name)
+    step = next(step for step in (*EXPORTED, *MORE_EXPORTED) if step.name == name)
     model = step.tiny.build()
     inputs = step.inputs(model, 3, 7)
     assert len(inputs) == 3 + step.encodes
@@ -112,7 +112,7 @@ def test_inputs_need_no_registration(name):
 
 
 def test_a_static_step_keeps_windows():
-    step = next(step for step in EXPORTED if step.name == "mistral-static")
+    step = next(step for step in (*EXPORTED, *MORE_EXPORTED) if step.name == "mistral-static")
     cache = step.cache(step.tiny.build(), 2, 6)
     assert type(cache).__name__ == "StaticCache"
     assert [layer.keys.shape[-2] for layer in cache.layers] == [WINDOW]
