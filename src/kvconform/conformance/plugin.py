@@ -9,7 +9,6 @@ import contextlib
 import faulthandler
 import importlib
 import json
-import os
 import random
 import re
 from collections.abc import Iterator
@@ -47,7 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cuda(devices): runs real CUDA kernels (else skip)")
     config.addinivalue_line("markers", "strictly_without_subject: the check does not use a subject")
     folder = config.getoption("--kvconform-faults")
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    # Not the environment's word: a run inside somebody's worker of pytest-xdist is not one of ours.
+    worker = getattr(config, "workerinput", {}).get("workerid")
     if folder and worker:
         stream = (Path(folder) / f"{worker}.txt").open("w", encoding="utf-8")
         config.stash[_FAULTS] = stream
