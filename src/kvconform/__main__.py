@@ -17,14 +17,14 @@ commands:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code; 2 for a command that does not exist."""
+    """Run one command and return its exit code; 2 for a command that does not exist, 130 for an interrupted one."""
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except BrokenPipeError:
-        # The reader has seen enough (`| head`); Python would complain once more while it flushes. What was found is
-        # in the record, and nobody asks a pipe's writer how it ended.
+        # The reader has seen enough (`| head`); Python would complain once more while it flushes. Nobody knows how
+        # this would have ended, so that it did not end well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 130
 
 
 def _run(arguments: list[str]) -> int:

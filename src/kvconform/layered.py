@@ -40,7 +40,6 @@ from kvconform.state import LEAF, Writer, attributes, dumps, in_order, same
 __all__ = ["flatten"]
 
 _STANDARD = {"keys": "key", "values": "value"}
-_PARTS = ("self_attention_cache", "cross_attention_cache", "is_updated")
 
 
 def flatten(cache: Any) -> tuple[list[Any], list[str]]:
@@ -88,7 +87,7 @@ def _write_layer(writer: Writer, layer: Any, index: int) -> list[str]:
             writer.leaf(name + suffix, state[attribute])
     base = model.ready if ready else model.fresh
     told = {model.config, *(_STANDARD if ready else ())}
-    for name, value in in_order(state, {*model.fresh, *model.ready}):
+    for name, value in in_order(state, type(layer)):
         if name not in told and not _follows(name, value, state, base, ready=ready):
             facts += _write_attribute(writer, f"{index}.", name, value, suffix)
             facts += _past(index, name, value, state, model)
@@ -101,7 +100,7 @@ def _write_cache(writer: Writer, cache: Any) -> list[str]:
     state = attributes(cache)
     defaults = defaults_of(type(cache))
     facts = []
-    for name, value in in_order(state, {*_PARTS, *COUNTERS, *defaults}):
+    for name, value in in_order(state, type(cache)):
         # A counter is a leaf at 0 too: a step later it is not 0, and the structure must be the same.
         usual = name in defaults and name not in COUNTERS and same(defaults[name], value)
         if name != "layers" and not usual:

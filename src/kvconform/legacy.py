@@ -37,7 +37,7 @@ def flatten(cache: Any) -> tuple[list[Any], list[str]]:
         UnknownLayerError: an attribute that is neither JSON nor a leaf.
     """
     writer = Writer(cache)
-    state = attributes(cache)
+    state = dict(in_order(attributes(cache), type(cache)))
     facts = _write_layers(writer, cache, state)
     context = [*writer.names, *facts]
     start = len(writer.names)
@@ -103,7 +103,7 @@ def _write_attributes(writer: Writer, state: dict[str, Any]) -> list[str]:
     reference = next((key for key in state.get("key_cache", ()) if not isinstance(key, list)), None)
     linked = _linked_buffers(state)
     facts += ["#buffers"] if linked else []
-    for name, value in in_order(state):
+    for name, value in state.items():
         if name in _LISTS or name in linked:
             continue
         if _follows(name, value, state, reference):
@@ -186,7 +186,9 @@ class _Filler:
         self._fill_implied(implied)
         self._fill_buffers(linked="buffers" in implied)
         self._fill_modules()
-        self.cache.__dict__.update(self.state)
+        for name, value in self.state.items():
+            # One by one: the trace of torch 2.10 and 2.11 knows no other way.
+            self.cache.__dict__[name] = value
 
     def _take(self, entry: str) -> None:
         match = _ENTRY.fullmatch(entry)

@@ -187,6 +187,13 @@ def dynamo_lists_attributes() -> bool:
 
 
 @constant
+def names_in_code(cls: type) -> tuple[str, ...]:
+    """The names that the methods of a class and its bases mention: among them those of all attributes that they set."""
+    functions = [value for base in cls.__mro__ for value in vars(base).values() if inspect.isfunction(value)]
+    return tuple(sorted({name for function in functions for name in function.__code__.co_names}))
+
+
+@constant
 def takes_dynamic_int() -> bool:
     """Whether torch.export accepts an int input as dynamic.
 

@@ -21,7 +21,6 @@ import importlib
 import json
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,16 +183,16 @@ def attributes(obj: Any) -> dict[str, Any]:
     return {**own, **obj._buffers, **obj._modules}
 
 
-def in_order(state: dict[str, Any], known: Iterable[str] = ()) -> list[tuple[str, Any]]:
+def in_order(state: dict[str, Any], cls: type) -> list[tuple[str, Any]]:
     """Attributes in an order that does not depend on when each was set: the decoder's own cache, then by name.
 
     Args:
         state: the attributes of an object.
-        known: the names that its class gives it, for a trace that can look names up and cannot list them. What somebody
-            else has set is not seen there.
+        cls: its class, whose code is asked for names where a trace can look names up and cannot list them. What
+            somebody else has set is not seen there.
     """
     if torch.compiler.is_dynamo_compiling() and not probes.dynamo_lists_attributes():
-        names = sorted([name for name in known if name in state], key=_place)
+        names = sorted([name for name in probes.names_in_code(cls) if name in state], key=_place)
         return [(name, state[name]) for name in names]
     return sorted(state.items(), key=lambda item: _place(item[0]))
 
@@ -242,7 +241,7 @@ def loads(text: str) -> Any:
         return _string(text) + ""
     if text in {"null", "true", "false"}:
         return None if text == "null" else text == "true"
-    return float(text) if "." in text or "e" in text else int(text)
+    return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
 @probes.constant

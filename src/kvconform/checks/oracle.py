@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from kvconform.checks.behave import append, crop, parameters, states
-from kvconform.checks.caches import HEADS, MAXIMUM, WIDTH, WINDOW, Builder, config, fill, static
+from kvconform.checks.builders import HEADS, MAXIMUM, WIDTH, WINDOW, Builder, config, fill, static
 from kvconform.checks.errors import expect, expect_equal
 from kvconform.checks.needs import Need, cache_class, has, lookup
 from kvconform.kvcache import Cache, Causal, EncoderCache, WrapperCache, attend, window_from_visible

@@ -20,9 +20,6 @@ from kvconform.conformance.environment import Environment, EnvironmentMismatchEr
 from kvconform.conformance.recorder import FAILED, Recorder, now
 
 SUITE = Path(__file__).parent
-DEFAULT_SUBJECTS = ("kvconform", "native")
-# Asked by default too, of a release that has it: what else there is in transformers.
-WHERE_IT_EXISTS = ("exporter",)
 OK, FAILURES, USAGE, EMPTY, MISMATCH, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
@@ -113,10 +110,9 @@ def _repeat(options: argparse.Namespace) -> int:
 
 def _subjects(names: list[str] | None) -> list[str]:
     """Resolve every subject once here, so that a bad reference costs one message instead of a red cell."""
-    from kvconform.conformance.subjects import BUILT_IN, SubjectReferenceError, resolve
+    from kvconform.conformance.subjects import SubjectReferenceError, default_names, resolve
 
-    exists = (name for name in WHERE_IT_EXISTS if all(need.met() for need in BUILT_IN[name].needs))
-    wanted = list(dict.fromkeys(names or (*DEFAULT_SUBJECTS, *exists)))
+    wanted = list(dict.fromkeys(names or default_names()))
     try:
         for name in wanted:
             resolve(name)

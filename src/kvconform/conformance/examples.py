@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from kvconform.checks.caches import HEADS, WIDTH, Recipe, _configured, config, recipes
+from kvconform.checks.builders import HEADS, WIDTH, config, configured
+from kvconform.checks.caches import Recipe, recipes
 from kvconform.checks.needs import cache_class
 
 LONG_WINDOW = 16
@@ -17,7 +18,7 @@ def _with_long_window(name: str, about: str, length: int, types: list[str] | Non
 
     def build(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
         layers = len(types) if types else 2
-        return _configured(
+        return configured(
             batch, length, dtype, device, make=lambda: config(layers, window=LONG_WINDOW, types=types), layers=layers
         )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kvconform.conformance.needs import Need
@@ -76,6 +78,17 @@ BUILT_IN = {
         "exporter", _exporter, (Need(_has_exporter, "this release has no transformers.exporters.exporter_dynamo"),)
     ),
 }
+
+
+def default_names() -> list[str]:
+    """The subjects of a run that names none: `exporter` is one where the release has it.
+
+    Its file is looked for: to import it would import torch and transformers, which this process leaves to its workers.
+    """
+    spec = importlib.util.find_spec("transformers")
+    places = (spec.submodule_search_locations if spec else None) or ()
+    ships = any(Path(place, "exporters", "exporter_dynamo.py").exists() for place in places)
+    return ["kvconform", "native", *(["exporter"] if ships else [])]
 
 
 def resolve(reference: str) -> Subject:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -35,6 +36,15 @@ class Progress:
 
 def show(recorder: Recorder, environment: Environment, slowest: int = 0) -> None:
     """Print the summary of a run that ended."""
+    try:
+        _show(recorder, environment, slowest)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`): how the run ended is still for the exit code to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _show(recorder: Recorder, environment: Environment, slowest: int) -> None:
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
     outcomes = list(recorder.outcomes.values())
@@ -49,7 +59,6 @@ def show(recorder: Recorder, environment: Environment, slowest: int = 0) -> None
         _say(f"\nslowest {slowest}:")
         for outcome in sorted(outcomes, key=lambda one: -one.seconds)[:slowest]:
             _say(f"  {outcome.seconds:7.2f} s  {outcome.subject}  {outcome.id}")
-    sys.stdout.flush()
 
 
 def _counts(counts: dict[str, int]) -> str:

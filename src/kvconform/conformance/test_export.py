@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from kvconform.checks import trees
-from kvconform.checks.caches import HEADS, WIDTH, Recipe, recipes
+from kvconform.checks.builders import HEADS, WIDTH
+from kvconform.checks.caches import Recipe, recipes
 from kvconform.checks.exporting import expect_exportable
 from kvconform.checks.modules import MakeCache, ReadCache, UpdateCache
 from kvconform.conformance.examples import EXPORTED, step_inputs

@@ -23,10 +23,8 @@ def _layers(change: Callable[[Any], Any], attribute: str) -> None:
     each(unflatten=on_result(on_cache))
 
 
-@mutant
-def returns_the_original() -> None:
-    """Unflattening gives back the very cache that was flattened last."""
-    held: dict[str, Any] = {}
+def _remembering(held: dict[str, Any]) -> Callable[[Any], Any]:
+    """Keep the cache that was flattened last."""
 
     def wrap(flatten: Any) -> Any:
         def changed(cache: Any) -> Any:
@@ -35,8 +33,16 @@ def returns_the_original() -> None:
 
         return changed
 
+    return wrap
+
+
+@mutant
+def returns_the_original() -> None:
+    """Unflattening gives back the very cache that was flattened last."""
+    held: dict[str, Any] = {}
+
     each(
-        flatten=wrap,
+        flatten=_remembering(held),
         unflatten=on_result(lambda cache: held.get("cache") if type(held.get("cache")) is type(cache) else cache),
     )
 
@@ -46,20 +52,13 @@ def shares_the_layers() -> None:
     """The restored cache shares its list of layers with the original."""
     held: dict[str, Any] = {}
 
-    def wrap(flatten: Any) -> Any:
-        def changed(cache: Any) -> Any:
-            held["cache"] = cache
-            return flatten(cache)
-
-        return changed
-
     def share(cache: Any) -> None:
         original = held.get("cache")
         for name in ("layers", "key_cache", "value_cache"):
             if original is not None and type(original) is type(cache) and cache.__dict__.get(name) is not None:
                 cache.__dict__[name] = original.__dict__[name]
 
-    each(flatten=wrap, unflatten=on_result(share))
+    each(flatten=_remembering(held), unflatten=on_result(share))
 
 
 @mutant
