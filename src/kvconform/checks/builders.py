@@ -1,0 +1,228 @@
+"""Builds example caches through transformers' public constructors and ``update``, never by a subject's helper.
+
+Each builder takes a batch size, a length, a dtype and a device, and makes the same structure at any of them. Sizes: 2
+key heads, 8 wide, a window of 4, static caches of 12 positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from kvconform.checks.behave import append, crop, states
+from kvconform.checks.needs import lookup
+
+HEADS, WIDTH, WINDOW, MAXIMUM = 2, 8, 4, 12
+
+
+class Builder(Protocol):
+    """Builds a cache at a batch size and length, of a type, on a device."""
+
+    def __call__(self, batch: int, length: int, dtype: torch.dtype, device: str) -> Any: ...  # noqa: D102 - a protocol
+
+
+def config(layers: int = 2, *, window: int | None = None, types: list[str] | None = None, **more: Any) -> Any:
+    """A tiny configuration: Llama's, or Mistral's with a sliding window, or one with the given layer types."""
+    settings: dict[str, Any] = {
+        "hidden_size": 4 * WIDTH,
+        "intermediate_size": 16,
+        "num_attention_heads": 4,
+        "num_key_value_heads": HEADS,
+        # Not every release derives it where a configuration leaves it out (4.53's HybridCache fails on None).
+        "head_dim": WIDTH,
+        "num_hidden_layers": layers,
+        "max_position_embeddings": 64,
+        "vocab_size": 32,
+        **more,
+    }
+    import transformers
+
+    if window is None:
+        return transformers.LlamaConfig(**settings)
+    made = transformers.MistralConfig(**settings, sliding_window=window)
+    if types is not None:
+        made.layer_types = types
+    return made
+
+
+def fill(  # noqa: PLR0913, PLR0917 - a builder or check of many settings
+    cache: Any, batch: int, length: int, layers: list[int], dtype: torch.dtype, device: str, step: int | None = None
+) -> Any:
+    """Append ``length`` tokens to the given layers, at once or ``step`` at a time."""
+    for layer in layers:
+        keys, values = states(batch, HEADS, length, WIDTH, seed=layer, dtype=dtype, device=torch.device(device))
+        for start in range(0, length, step or max(length, 1)):
+            end = min(start + (step or length), length)
+            append(cache, keys[:, :, start:end], values[:, :, start:end], layer, start)
+    return cache
+
+
+def dynamic(batch: int, length: int, dtype: torch.dtype, device: str, *, layers: int, step: int | None = None) -> Any:  # noqa: PLR0913 - a builder or check of many settings
+    """A DynamicCache made without a configuration."""
+    return fill(lookup("transformers.cache_utils:DynamicCache")(), batch, length, [*range(layers)], dtype, device, step)
+
+
+def empty(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:  # noqa: ARG001 - a builder
+    """A DynamicCache that nothing is written to."""
+    return lookup("transformers.cache_utils:DynamicCache")()
+
+
+def skipped(batch: int, length: int, dtype: torch.dtype, device: str, *, written: list[int]) -> Any:
+    """A DynamicCache of which only some layers are written."""
+    return fill(lookup("transformers.cache_utils:DynamicCache")(), batch, length, written, dtype, device)
+
+
+def cropped(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
+    """A DynamicCache from which two tokens were cropped."""
+    cache = dynamic(batch, length + 2, dtype, device, layers=2)
+    crop(cache, length + 2, 2)
+    return cache
+
+
+def reordered(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
+    """A DynamicCache whose batch was reversed."""
+    cache = dynamic(batch, length, dtype, device, layers=2)
+    cache.reorder_cache(torch.arange(batch - 1, -1, -1, device=device))
+    return cache
+
+
+def configured(  # noqa: PLR0913 - a builder or check of many settings
+    batch: int,
+    length: int,
+    dtype: torch.dtype,
+    device: str,
+    *,
+    make: Callable[[], Any],
+    layers: int = 2,
+    step: int | None = None,
+) -> Any:
+    """A DynamicCache that was given a configuration."""
+    cache = lookup("transformers.cache_utils:DynamicCache")(config=make())
+    return fill(cache, batch, length, [*range(layers)], dtype, device, step)
+
+
+def unfilled(batch: int, length: int, dtype: torch.dtype, device: str, *, make: Callable[[], Any]) -> Any:  # noqa: ARG001
+    """A DynamicCache made from a configuration, with nothing written."""
+    return lookup("transformers.cache_utils:DynamicCache")(config=make())
+
+
+def static(  # noqa: PLR0913 - a builder or check of many settings
+    batch: int,
+    length: int,
+    dtype: torch.dtype,
+    device: str,
+    *,
+    name: str = "StaticCache",
+    make: Callable[[], Any] = config,
+) -> Any:
+    """A cache with preallocated tensors; older releases want every size when it is made, newer ones ignore those."""
+    made = make()
+    cls = lookup(f"transformers.cache_utils:{name}")
+    cache = cls(config=made, max_batch_size=batch, max_cache_len=MAXIMUM, device=torch.device(device), dtype=dtype)
+    return fill(cache, batch, length, [*range(made.num_hidden_layers)], dtype, device)
+
+
+def early_static(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:  # noqa: ARG001 - a builder
+    """A StaticCache whose tensors exist before the first token, as the export recipes have it."""
+    cache = lookup("transformers.cache_utils:StaticCache")(config=config(), max_cache_len=MAXIMUM)
+    cache.early_initialization(batch, HEADS, WIDTH, dtype, torch.device(device))
+    return cache
+
+
+def encoder_decoder(  # noqa: PLR0913 - a builder or check of many settings
+    batch: int, length: int, dtype: torch.dtype, device: str, *, part: Callable[..., Any], crossed: bool = True
+) -> Any:
+    """An EncoderDecoderCache, with its cross attention written or not."""
+    itself = part(batch, length, dtype, device)
+    cross = dynamic(batch, 6, dtype, device, layers=2) if crossed else empty(batch, 0, dtype, device)
+    cache = lookup("transformers.cache_utils:EncoderDecoderCache")(itself, cross)
+    if crossed:
+        # What a decoder layer does after it has written its cross attention.
+        for layer in range(2):
+            cache.is_updated[layer] = True
+    return cache
+
+
+def linear(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
+    """A DynamicCache of a linear-attention layer and a plain one."""
+    cache = lookup("transformers.cache_utils:DynamicCache")(config=typed(["linear_attention", "full_attention"]))
+    generator = torch.Generator().manual_seed(7)
+    cache.update_conv_state(torch.randn(batch, 6, 4, generator=generator).to(device=device, dtype=dtype), 0)
+    cache.update_recurrent_state(torch.randn(batch, 2, 3, 5, generator=generator).to(device=device, dtype=dtype), 0)
+    return fill(cache, batch, length, [1], dtype, device)
+
+
+def hybrid(batch: int, length: int, dtype: torch.dtype, device: str, *, types: list[str]) -> Any:
+    """Layers that hold linear-attention states and keys and values at once."""
+    cache = lookup("transformers.cache_utils:DynamicCache")(config=typed(types))
+    generator = torch.Generator().manual_seed(8)
+    for layer in range(len(types)):
+        cache.update_conv_state(torch.randn(batch, 6, 4, generator=generator).to(device=device, dtype=dtype), layer)
+        state = torch.randn(batch, 2, 3, 5, generator=generator)
+        cache.update_recurrent_state(state.to(device=device, dtype=dtype), layer)
+    return fill(cache, batch, length, [*range(len(types))], dtype, device)
+
+
+def indexed(batch: int, length: int, dtype: torch.dtype, device: str, *, of: Callable[[Any], Any]) -> Any:
+    """Sparse attention's layers, which hold the keys of an indexer too: (batch, length, width)."""
+    # The layer type had another name until 5.17.
+    known = lookup("transformers.cache_utils:DYNAMIC_LAYER_TYPE_MAPPING") or {}
+    name = "indexed_attention" if "indexed_attention" in known else "deepseek_sparse_attention"
+    cache = of(typed([name, "full_attention"]))
+    fill(cache, batch, length, [0, 1], dtype, device)
+    generator = torch.Generator().manual_seed(9)
+    cache.layers[0].update_indexer(torch.randn(batch, length, 4, generator=generator).to(device=device, dtype=dtype))
+    return cache
+
+
+def dynamic_of(made: Any) -> Any:
+    """A DynamicCache of a configuration."""
+    return lookup("transformers.cache_utils:DynamicCache")(config=made)
+
+
+def static_of(made: Any) -> Any:
+    """A StaticCache of a configuration."""
+    return lookup("transformers.cache_utils:StaticCache")(config=made, max_cache_len=MAXIMUM)
+
+
+def without_cache(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
+    """A configuration whose second layer keeps nothing."""
+    return fill(dynamic_of(typed(["full_attention", "dummy"])), batch, length, [0], dtype, device)
+
+
+def quantized(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
+    """A QuantizedCache of 8-bit floats, which calibrates itself on the first two tokens."""
+    return fill(
+        lookup("transformers.cache_utils:QuantizedCache")("fp8", config()), batch, length, [0, 1], dtype, device, 2
+    )
+
+
+def sink(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
+    """Attention sinks: the first 2 tokens and the last 4, a token at a time past that."""
+    cache = lookup("transformers.cache_utils:SinkCache")(window_length=6, num_sink_tokens=2)
+    return fill(cache, batch, length, [0, 1], dtype, device, 1)
+
+
+def draft(batch: int, length: int, dtype: torch.dtype, device: str, *, name: str) -> Any:
+    """A cache of a draft model, whose queries are ahead of its keys."""
+    cache = fill(lookup(f"transformers.cache_utils:{name}")(), batch, length, [0, 1], dtype, device)
+    if name == "DFlashCache":
+        cache.set_previous_accepted_tokens(2)
+    return cache
+
+
+def typed(types: list[str]) -> Any:
+    """A configuration of these layer types."""
+    return config(len(types), window=WINDOW, types=types)
+
+
+def sliding() -> Any:
+    """A configuration with a window in each of two layers."""
+    return config(window=WINDOW)
+
+
+def mixed() -> Any:
+    """A configuration of sliding, full and sliding layers."""
+    return config(3, window=WINDOW, types=["sliding_attention", "full_attention", "sliding_attention"])
