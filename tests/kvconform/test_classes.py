@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kvconform import probes
-from kvconform.checks import caches
+from kvconform.checks import builders
 from kvconform.checks.behave import append, states
 from kvconform.checks.trees import (
     expect_json_spec,
@@ -23,7 +23,7 @@ from kvconform.checks.trees import (
 
 pytestmark = pytest.mark.usefixtures("_registered")
 
-BATCH, HEADS, WIDTH, WINDOW = 2, caches.HEADS, caches.WIDTH, caches.WINDOW
+BATCH, HEADS, WIDTH, WINDOW = 2, builders.HEADS, builders.WIDTH, builders.WINDOW
 utils = probes.transformers_cache_utils()
 LAZY = probes.cache_class("DynamicSlidingWindowLayer") is not None
 
@@ -110,23 +110,23 @@ def test_the_spec_of_a_layer_does_not_tell_the_length(name):
 
 
 def plain(name):
-    return caches.fill(getattr(utils, name)(), BATCH, 5, [0, 1], torch.float32, "cpu")
+    return builders.fill(getattr(utils, name)(), BATCH, 5, [0, 1], torch.float32, "cpu")
 
 
 def static(name, make=None):
-    return caches.static(BATCH, 3, torch.float32, "cpu", name=name, make=make or caches.config)
+    return builders.static(BATCH, 3, torch.float32, "cpu", name=name, make=make or builders.config)
 
 
 def sliding(name):
     init = getattr(utils, name).__init__
     if name == "SlidingWindowCache" and "super().__init__()" in inspect.getsource(init):
         pytest.skip("4.44's own constructor of SlidingWindowCache raises")
-    return static(name, functools.partial(caches.config, window=WINDOW))
+    return static(name, functools.partial(builders.config, window=WINDOW))
 
 
 def chunked(name):
     """Older releases read the size of its chunks under two names."""
-    made = functools.partial(caches.config, window=WINDOW, attention_chunk_size=WINDOW, no_rope_layers=[1, 0])
+    made = functools.partial(builders.config, window=WINDOW, attention_chunk_size=WINDOW, no_rope_layers=[1, 0])
     return static(name, made)
 
 
@@ -140,15 +140,15 @@ def quantized(name):
     if probes.cache_class("Fp8QuantizedLayer") is not None:
         backend = "fp8"
     if hasattr(utils, "QuantizedCacheConfig") and not probes.has_layers():
-        return caches.fill(cls(utils.QuantizedCacheConfig(nbits=4)), BATCH, 3, [0, 1], torch.float32, "cpu")
+        return builders.fill(cls(utils.QuantizedCacheConfig(nbits=4)), BATCH, 3, [0, 1], torch.float32, "cpu")
     if backend == "quanto" and find_spec("optimum") is None:
         pytest.skip(f"{name} needs optimum-quanto")
     cache = (
-        cls(backend=backend, config=caches.config())
+        cls(backend=backend, config=builders.config())
         if "backend" in probes.parameters_of(cls.__init__)
-        else cls(caches.config())
+        else cls(builders.config())
     )
-    return caches.fill(cache, BATCH, 3, [0, 1], torch.float32, "cpu")
+    return builders.fill(cache, BATCH, 3, [0, 1], torch.float32, "cpu")
 
 
 def sink(name):
@@ -240,7 +240,7 @@ def test_cache(name):
 
 @pytest.mark.parametrize("name", [name for name in CACHES if EXAMPLES.get(name) in (static, sliding, chunked)])
 def test_cache_that_nothing_was_written_to(name, monkeypatch):
-    monkeypatch.setattr(caches, "fill", lambda cache, *_, **__: cache)
+    monkeypatch.setattr(builders, "fill", lambda cache, *_, **__: cache)
     expect_round_trip(example(name), name)
     expect_json_spec(example(name), name)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils import _pytree as py_pytree
 
 from kvconform import probes
-from kvconform.checks import caches, trees
+from kvconform.checks import builders, caches, trees
 
 pytestmark = [
     pytest.mark.usefixtures("_registered"),
@@ -40,7 +40,7 @@ def mixes(draw):
 
 def make(mix, more=0):
     batch, dtype, written, tokens = mix
-    return caches.fill(probes.cache_class("DynamicCache")(), batch, tokens + more, written, dtype, "cpu")
+    return builders.fill(probes.cache_class("DynamicCache")(), batch, tokens + more, written, dtype, "cpu")
 
 
 @FEW

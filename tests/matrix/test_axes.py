@@ -35,6 +35,8 @@ def test_each_release_and_tier_row_is_documented(axes: Axes) -> None:
     for name, rows in axes.tiers.items():
         for row in rows:
             assert f"| {name} | {row.torch} | {row.transformers} | {row.why} |" in text
+    for name in ("smoke has", "core", "full"):
+        assert f"{name} {len(axes.tier(name.split()[0]))} " in text
 
 
 def test_the_default_axes_are_the_promised_ones(axes: Axes) -> None:

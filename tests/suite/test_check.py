@@ -188,3 +188,21 @@ def _wait_for(path, text):
             return
         time.sleep(0.1)
     pytest.fail(f"{text} never came")
+
+
+def test_a_reader_that_leaves_hides_no_failure(tmp_path):
+    (tmp_path / "test_one.py").write_text("def test_one(subject):\n    assert False\n", encoding="utf-8")
+    line = [sys.executable, "-m", "kvconform", "check", "--suite", str(tmp_path), "--subject=native", "--jobs=1"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        told = process.stderr.read()
+    assert (process.returncode, "Traceback" in told) == (1, False)
+
+
+def test_default_subjects_are_found_without_importing_torch():
+    script = (
+        "import sys; from kvconform.conformance.subjects import default_names; names = default_names(); "
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules; print(*names)"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert answer.stdout.split() == ["kvconform", "native", "exporter"]
