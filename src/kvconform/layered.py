@@ -10,6 +10,7 @@ The context is a list of text, one entry a leaf in leaf order, and one entry a f
     #W4_3                       layer 3 exists and holds nothing yet
     #1.past                     a static layer past its window: another structure than below it
     #1.record_past=true         an attribute whose value is not the one a new layer has
+    #1.max_batch_size           one that a new layer lacks, and that follows from the tensors
     #1.-name                    an attribute that a new layer has and this one lacks
     #offloading=true            the same for the cache itself; its leaves are called by their attribute
 
@@ -28,12 +29,17 @@ from kvconform.layers import (
     COUNTERS,
     FROM_CONFIG,
     LayerModel,
+    are_unused,
     code_of,
     defaults_of,
     derived,
     grows,
+    is_compileable,
+    is_derived,
     length_of,
     model_of,
+    reference_of,
+    settings_of,
 )
 from kvconform.state import LEAF, Writer, attributes, dumps, in_order, same
 
@@ -48,8 +54,8 @@ def flatten(cache: Any) -> tuple[list[Any], list[str]]:
     Raises:
         UnknownLayerError: a layer class or an attribute that nothing describes.
     """
-    # EncoderDecoderCache has no layers of its own (its property of that name is not in vars).
-    found = None if torch.compiler.is_dynamo_compiling() else quick.flatten_layers(vars(cache).get("layers", ()))
+    layers = _own_layers(cache)
+    found = None if torch.compiler.is_dynamo_compiling() else quick.flatten_layers(layers)
     if found is not None and _is_default(cache):
         return found
     writer = Writer(cache)
@@ -57,10 +63,16 @@ def flatten(cache: Any) -> tuple[list[Any], list[str]]:
         writer.leaves, standard = found
         return writer.leaves, standard + _write_cache(writer, cache)
     context: list[str] = []
-    for index, layer in enumerate(vars(cache).get("layers", ())):
+    for index, layer in enumerate(layers):
         context += _write_layer(writer, layer, index)
     context += _write_cache(writer, cache)
     return writer.leaves, context
+
+
+def _own_layers(cache: Any) -> Any:
+    # EncoderDecoderCache has none that it uses (its property of that name is not in vars).
+    layers = vars(cache).get("layers")
+    return () if layers is None or are_unused(type(cache), layers) else layers
 
 
 def _is_default(cache: Any) -> bool:
@@ -88,7 +100,11 @@ def _write_layer(writer: Writer, layer: Any, index: int) -> list[str]:
     base = model.ready if ready else model.fresh
     told = {model.config, *(_STANDARD if ready else ())}
     for name, value in in_order(state, type(layer)):
-        if name not in told and not _follows(name, value, state, base, ready=ready):
+        if name in told or _follows(name, value, state, base, ready=ready):
+            continue
+        if name not in base and _is_implied(name, value, state):
+            facts.append(f"#{index}.{name}")
+        else:
             facts += _write_attribute(writer, f"{index}.", name, value, suffix)
             facts += _past(index, name, value, state, model)
     facts += [f"#{index}.-{name}" for name in base if name not in state]
@@ -98,16 +114,31 @@ def _write_layer(writer: Writer, layer: Any, index: int) -> list[str]:
 def _write_cache(writer: Writer, cache: Any) -> list[str]:
     start = len(writer.names)
     state = attributes(cache)
-    defaults = defaults_of(type(cache))
+    settings = settings_of(type(cache), state.get("layers"))
+    usual = {**defaults_of(type(cache)), **settings}
     facts = []
     for name, value in in_order(state, type(cache)):
         # A counter is a leaf at 0 too: a step later it is not 0, and the structure must be the same.
-        usual = name in defaults and name not in COUNTERS and same(defaults[name], value)
-        if name != "layers" and not usual:
+        if name == "layers" or (name in usual and name not in COUNTERS and same(usual[name], value)):
+            continue
+        if name == "is_compileable" and "self_attention_cache" in state and same(is_compileable(state), value):
+            continue
+        if name == "layer_init_kwargs" and settings:
+            facts.append(_write_arguments(writer, value, settings[name]))
+        else:
             facts += _write_attribute(writer, "", name, value, "")
-    # transformers' EncoderDecoderCache has no layers of its own.
-    facts += [f"#-{name}" for name in ("layers", *defaults) if name not in state]
+    listed = () if are_unused(type(cache), state.get("layers")) else ("layers",)
+    facts += [f"#-{name}" for name in (*listed, *usual) if name not in state]
     return writer.names[start:] + facts
+
+
+def _write_arguments(writer: Writer, arguments: dict[str, Any], known: dict[str, Any]) -> str:
+    """The arguments with which 4.54 and 4.55 make layers, without those that the tensors of the first one tell."""
+    pairs = [
+        [name, {"known": name} if name in known and same(known[name], value) else writer.write(name, value)]
+        for name, value in arguments.items()
+    ]
+    return f"#layer_init_kwargs={dumps({'dict': pairs})}"
 
 
 def _write_attribute(writer: Writer, prefix: str, name: str, value: Any, suffix: str) -> list[str]:
@@ -131,11 +162,17 @@ def _follows(name: str, value: Any, state: dict[str, Any], base: dict[str, Any],
         if grows(base):
             return probes.statically_equal(value, length_of(state.get("keys")))
         return not ready and same(base.get(name, LEAF), value)
-    if name in base and (ready or name in FROM_CONFIG):
-        implied = derived(name, state, state.get("keys"))
-        if implied is not NotImplemented:
-            return implied is None or same(implied, value) or _same_constant(implied, value)
+    if name in base and is_derived(name) and (name in FROM_CONFIG or reference_of(state) is not None):
+        return _is_implied(name, value, state)
     return not isinstance(value, torch.Tensor) and name in base and same(base[name], value)
+
+
+def _is_implied(name: str, value: Any, state: dict[str, Any]) -> bool:
+    """Whether an attribute of a layer has the value that follows from its tensors."""
+    implied = derived(name, state, reference_of(state))
+    if implied is NotImplemented:
+        return False
+    return implied is None or same(implied, value) or _same_constant(implied, value)
 
 
 def _same_constant(implied: Any, value: Any) -> bool:

@@ -7,7 +7,8 @@ The context is the one of kvconform.layered, so that a program saved with one re
     #D_0                        layer 0 was skipped: transformers up to 4.49 keeps an empty list for it
     _seen_tokens                the counter, a leaf where the first layer's length does not tell it (quantized, sink)
     #max_cache_len=16           attributes of the cache
-    #buffers                    key_cache_0, ... are buffers too (Cache was a torch.nn.Module until 4.49)
+    #dtype                      an attribute that follows from the tensors (`_dtype` since 4.50)
+    #-buffers                   a static cache whose tensors are not buffers too (Cache was a Module until 4.49)
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 
 from kvconform import probes
 from kvconform.errors import CacheStructureError
-from kvconform.layers import COUNTERS, derived, length_of
+from kvconform.layers import COUNTERS, derived, is_compileable, length_of, tells_compileable
 from kvconform.state import LEAF, Reader, Writer, attributes, dumps, in_order, loads, same
 
 __all__ = ["flatten", "unflatten"]
@@ -41,7 +42,7 @@ def flatten(cache: Any) -> tuple[list[Any], list[str]]:
     facts = _write_layers(writer, cache, state)
     context = [*writer.names, *facts]
     start = len(writer.names)
-    facts = _write_attributes(writer, state)
+    facts = _write_attributes(writer, cache, state)
     return writer.leaves, [*context, *writer.names[start:], *facts]
 
 
@@ -98,16 +99,20 @@ def _code(cache: Any, state: dict[str, Any], index: int) -> str:
     return f"X{length}" if sliding else f"S{state['max_cache_len']}"
 
 
-def _write_attributes(writer: Writer, state: dict[str, Any]) -> list[str]:
-    facts = [] if "key_cache" in state else ["#-key_cache"]
+def _write_attributes(writer: Writer, cache: Any, state: dict[str, Any]) -> list[str]:
+    usual = _has_lists(state)
+    facts = [] if ("key_cache" in state) is usual else ["#-key_cache" if usual else "#key_cache"]
     reference = next((key for key in state.get("key_cache", ()) if not isinstance(key, list)), None)
     linked = _linked_buffers(state)
-    facts += ["#buffers"] if linked else []
+    if bool(linked) is not _links_buffers(cache, state):
+        facts.append("#buffers" if linked else "#-buffers")
     for name, value in state.items():
         if name in _LISTS or name in linked:
             continue
+        if name == "is_compileable" and tells_compileable(type(cache)) and same(is_compileable(state), value):
+            continue
         if _follows(name, value, state, reference):
-            facts += [] if name == "_seen_tokens" else [f"#{name}"]
+            facts += [] if name == "_seen_tokens" else [f"#{name.removeprefix('_')}"]
         elif name == "_seen_tokens" and _counts_by_shape(state):
             facts.append("#_seen_tokens=0")
         elif name in COUNTERS:
@@ -150,6 +155,16 @@ def _counts_by_shape(state: dict[str, Any]) -> bool:
     return "key_cache" in state and not any(name in state for name in others)
 
 
+def _has_lists(state: dict[str, Any]) -> bool:
+    """Whether a cache with these attributes has lists of tensors; EncoderDecoderCache has caches."""
+    return "self_attention_cache" not in state
+
+
+def _links_buffers(cache: Any, state: dict[str, Any]) -> bool:
+    """Whether a new cache of this kind has its tensors as buffers too: static ones that are modules."""
+    return isinstance(cache, torch.nn.Module) and "max_cache_len" in state
+
+
 def _linked_buffers(state: dict[str, Any]) -> set[str]:
     """Buffers that are the tensors of the lists, registered a second time."""
     names = {name for name in state if _BUFFER.fullmatch(name)}
@@ -180,11 +195,13 @@ class _Filler:
             self._take(entry)
         self._fill_lists()
         reader = Reader(self.cache, self.nested)
-        implied = [name for name, value in self.facts if value is None]
+        implied = [self._named_here(name) for name, value in self.facts if value is None]
         self.state.update({name: reader.read(loads(value)) for name, value in self.facts if value is not None})
         self.state.pop("past", None)
         self._fill_implied(implied)
-        self._fill_buffers(linked="buffers" in implied)
+        self._fill_buffers(implied)
+        if "is_compileable" not in self.state and tells_compileable(type(self.cache)):
+            self.state["is_compileable"] = is_compileable(self.state)
         self._fill_modules()
         for name, value in self.state.items():
             # One by one: the trace of torch 2.10 and 2.11 knows no other way.
@@ -221,7 +238,7 @@ class _Filler:
             value = derived(name, {"keys": reference, "values": reference}, reference)
             if value is not NotImplemented:
                 self.state[name] = value
-        if "-key_cache" in names:
+        if ("-key_cache" in names) or not (_has_lists(self.state) or "key_cache" in names):
             for name in _LISTS:
                 del self.state[name]
         elif "_seen_tokens" not in self.state and _counts_seen_tokens(type(self.cache)):
@@ -229,9 +246,14 @@ class _Filler:
             first = self.state["key_cache"][0] if self.state["key_cache"] else None
             self.state["_seen_tokens"] = length_of(first)
 
-    def _fill_buffers(self, *, linked: bool) -> None:
+    def _named_here(self, name: str) -> str:
+        """`_dtype` for `dtype` where this release calls it so."""
+        return f"_{name}" if name == "dtype" and "_dtype" in probes.names_in_code(type(self.cache)) else name
+
+    def _fill_buffers(self, names: list[str]) -> None:
         if not isinstance(self.cache, torch.nn.Module):
             return
+        linked = "buffers" in names or ("-buffers" not in names and _links_buffers(self.cache, self.state))
         for name in [name for name in self.state if _BUFFER.fullmatch(name)]:
             self.cache._buffers[name] = self.state.pop(name)
         if linked:

@@ -12,9 +12,25 @@ from typing import Any
 
 import torch
 
-from kvconform import quick
+from kvconform import probes, quick
 from kvconform.errors import CacheStructureError
-from kvconform.layers import COUNTERS, FROM_CONFIG, defaults_of, derived, grows, is_derived, length_of, model_by_code
+from kvconform.layers import (
+    COUNTERS,
+    FROM_CONFIG,
+    defaults_of,
+    derived,
+    grows,
+    is_compileable,
+    is_derived,
+    length_of,
+    model_by_code,
+    model_of,
+    reference_of,
+    settings_names,
+    settings_of,
+    tells_compileable,
+    unused_layers_of,
+)
 from kvconform.state import Reader, Writer, loads
 
 __all__ = ["unflatten"]
@@ -90,6 +106,8 @@ class _Plan:
     Attributes:
         count: how many leaves there are.
         layers: its layers; the other attributes are its own, named as those of a layer.
+        settings: attributes that follow from the layers (kvconform.layers.settings_of).
+        compileable: whether it says of itself what its decoder's cache says.
         recipes: the same layers for kvconform.quick, if each is nothing but keys and values.
         rest: its other attributes, if all caches of this plan can share their values.
     """
@@ -100,6 +118,8 @@ class _Plan:
     facts: list[tuple[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     constants: list[tuple[str, Any]] = field(default_factory=list)
+    settings: list[str] = field(default_factory=list)
+    compileable: bool = False
     recipes: list[quick.Recipe] | None = None
     rest: dict[str, Any] | None = None
 
@@ -113,7 +133,13 @@ def _read(cache: Any, plan: _Plan, leaves: list[Any]) -> dict[str, Any]:
     if layers is None:
         layers = _read_layers(cache, plan, leaves)
     state: dict[str, Any] = {"layers": layers}
-    _read_attributes(cache, state, plan, leaves[plan.count - len(plan.attributes) :])
+    settings = settings_of(type(cache), layers)
+    known = settings.get("layer_init_kwargs", {})
+    _read_attributes(cache, state, plan, leaves[plan.count - len(plan.attributes) :], known)
+    for name in plan.settings:
+        state[name] = settings[name]
+    if plan.compileable:
+        state["is_compileable"] = is_compileable(state)
     return state
 
 
@@ -134,13 +160,15 @@ def _read_layer(cache: Any, plan: _LayerPlan, leaves: list[Any]) -> Any:
         state[plan.config] = plan.number
     for name in plan.implied:
         counts = plan.grows and name in COUNTERS
-        state[name] = length_of(state["keys"]) if counts else derived(name, state, state.get("keys"))
+        state[name] = length_of(state["keys"]) if counts else derived(name, state, reference_of(state))
     layer: Any = object.__new__(model_by_code(plan.letters).cls)
     _assign(layer, state)
     return layer
 
 
-def _read_attributes(cache: Any, state: dict[str, Any], plan: _Plan | _LayerPlan, leaves: list[Any]) -> None:
+def _read_attributes(
+    cache: Any, state: dict[str, Any], plan: _Plan | _LayerPlan, leaves: list[Any], known: dict[str, Any] | None = None
+) -> None:
     state.update(dict(plan.constants))
     nested = []
     for name, leaf in zip(plan.attributes, leaves, strict=True):
@@ -149,7 +177,7 @@ def _read_attributes(cache: Any, state: dict[str, Any], plan: _Plan | _LayerPlan
         else:
             state[name] = leaf
     if plan.facts:
-        reader = Reader(cache, nested)
+        reader = Reader(cache, nested, known or {})
         for name, written in plan.facts:
             state[name] = reader.read(written)
     for name in plan.missing:
@@ -174,11 +202,16 @@ def _make_plan(cls: type, context: list[str]) -> _Plan:
     for entry in context:
         _read_entry(entry, layers, plan)
     _check(layers, context)
+    _add_unused(cls, layers, plan)
     plan.layers = [layers[i] for i in range(len(layers))]
     plan.count = len(plan.attributes) + sum(len(layer.attributes) for layer in plan.layers)
     _add_rest(plan, dict(defaults_of(cls)))
-    for layer in plan.layers:
+    given = {*plan.attributes, *(name for name, _ in plan.facts), *plan.missing}
+    plan.settings = [name for name in settings_names(cls) if name not in given]
+    plan.compileable = "is_compileable" not in given and tells_compileable(cls)
+    for index, layer in enumerate(plan.layers):
         _finish(layer)
+        _refuse_other_counters(index, layer)
     if all(_is_plain(layer) for layer in plan.layers):
         plan.recipes = [_recipe(layer) for layer in plan.layers]
         plan.rest = _shared(plan)
@@ -187,7 +220,7 @@ def _make_plan(cls: type, context: list[str]) -> _Plan:
 
 def _shared(plan: _Plan) -> dict[str, Any] | None:
     """The attributes of a cache if they are constants and classes, of which any number of caches can have the same."""
-    if plan.attributes or plan.missing:
+    if plan.attributes or plan.missing or plan.settings:
         return None
     if any(not isinstance(written, dict) or {*written} != {"class"} for _, written in plan.facts):
         return None
@@ -208,6 +241,36 @@ def _check(layers: dict[int, _LayerPlan], context: list[str]) -> None:
             )
 
 
+def _add_unused(cls: type, layers: dict[int, _LayerPlan], plan: _Plan) -> None:
+    """Layers that every new cache of a class has, and a context therefore does not mention."""
+    unused = unused_layers_of(cls)
+    if layers or "layers" in plan.missing:
+        return
+    if unused is None:
+        plan.missing.append("layers")
+    else:
+        layers.update(
+            {i: _LayerPlan(model_of(type(one)).code, None, None, ready=False) for i, one in enumerate(unused)}
+        )
+
+
+def _refuse_other_counters(index: int, layer: _LayerPlan) -> None:
+    """Refuse a layer that counts otherwise than its class does here: it would be taken for an empty one."""
+    model = model_by_code(layer.letters)
+    if not layer.ready or not model.ready:
+        return
+    names = {*layer.attributes, *layer.missing, *layer.implied, *(name for name, _ in layer.facts)}
+    lacking = sorted(name for name in COUNTERS if name in model.ready and name not in names)
+    known = {*model.ready, *probes.names_in_code(model.cls)}
+    foreign = sorted(name for name in COUNTERS if name in layer.attributes and name not in known)
+    if lacking or foreign:
+        told = f"gives it no {lacking[0]}" if lacking else f"gives it {foreign[0]}, which it does not have"
+        raise CacheStructureError(
+            f"layer {index} is a {model.cls.__name__}, and the context {told} ({probes.release()}): another release "
+            "wrote it; unflatten with that one, or export again with this one"
+        )
+
+
 def _is_plain(layer: _LayerPlan) -> bool:
     return layer.ready and layer.attributes == [*_STANDARD] and not layer.facts and not layer.missing
 
@@ -223,11 +286,20 @@ def _finish(layer: _LayerPlan) -> None:
     base = model.ready if layer.ready else model.fresh
     layer.grows = grows(base)
     rest = {}
-    given = {*layer.attributes, *(name for name, _ in layer.facts), *layer.missing, layer.config, *_STANDARD}
+    given = {
+        *layer.attributes,
+        *(name for name, _ in layer.facts),
+        *layer.missing,
+        *layer.implied,
+        layer.config,
+        *_STANDARD,
+    }
+    # A layer of linear attention alone has tensors, and is never `ready`.
+    told = layer.ready or bool(layer.attributes)
     for name, value in base.items():
         if name in given:
             continue
-        if name in FROM_CONFIG or (layer.ready and (is_derived(name) or (layer.grows and name in COUNTERS))):
+        if name in FROM_CONFIG or (told and is_derived(name)) or (layer.ready and layer.grows and name in COUNTERS):
             layer.implied.append(name)
         else:
             rest[name] = value
@@ -273,6 +345,8 @@ def _read_entry(entry: str, layers: dict[int, _LayerPlan], plan: _Plan) -> None:
         target.missing.append(match["name"][1:])
     elif match["value"] is not None:
         target.facts.append((match["name"], loads(match["value"])))
+    elif isinstance(target, _LayerPlan) and is_derived(match["name"]):
+        target.implied.append(match["name"])
 
 
 def _layer(match: re.Match[str], layers: dict[int, _LayerPlan]) -> _LayerPlan:

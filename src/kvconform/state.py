@@ -12,6 +12,7 @@ The JSON forms beside JSON's own:
     {"object": "module:Name", "state": {...}}   an object that its attributes describe
     {"owner": 0}                   the cache itself (cache processors of 4.54 and 4.55 point back to it)
     {"stream": 0}                  a stream for prefetching, made anew
+    {"known": "batch_size"}        what the reader knows by that name (from the tensors of a layer)
 """
 
 from __future__ import annotations
@@ -113,10 +114,18 @@ class Writer:
 
 @dataclass
 class Reader:
-    """Hands out leaves in the order in which a Writer took them."""
+    """Hands out leaves in the order in which a Writer took them.
+
+    Attributes:
+        owner: the cache being read.
+        leaves: its leaves.
+        known: values that the text refers to by name.
+        position: how many leaves are taken.
+    """
 
     owner: Any
     leaves: list[Any]
+    known: dict[str, Any] = field(default_factory=dict)
     position: int = 0
 
     def read(self, written: Any) -> Any:
@@ -163,6 +172,8 @@ class Reader:
             return self.owner
         if kind == "stream":
             return torch.Stream()
+        if kind == "known" and content in self.known:
+            return self.known[content]
         raise CacheStructureError(
             f"the context holds a {kind!r}, which this kvconform cannot read: install the one that wrote it, or newer"
         )

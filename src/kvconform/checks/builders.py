@@ -116,11 +116,12 @@ def static(  # noqa: PLR0913 - a builder or check of many settings
     *,
     name: str = "StaticCache",
     make: Callable[[], Any] = config,
+    maximum: int = MAXIMUM,
 ) -> Any:
     """A cache with preallocated tensors; older releases want every size when it is made, newer ones ignore those."""
     made = make()
     cls = lookup(f"transformers.cache_utils:{name}")
-    cache = cls(config=made, max_batch_size=batch, max_cache_len=MAXIMUM, device=torch.device(device), dtype=dtype)
+    cache = cls(config=made, max_batch_size=batch, max_cache_len=maximum, device=torch.device(device), dtype=dtype)
     return fill(cache, batch, length, [*range(made.num_hidden_layers)], dtype, device)
 
 

@@ -218,6 +218,14 @@ def expect_spec_constant_over_length(shorter: Any, longer: Any, where: str = "")
     expect(first == second, f"the spec of the longer cache is {second}, expected {first}", where)
 
 
+def expect_spec_constant_over_batch(cache: Any, other: Any, where: str = "") -> None:
+    """Prove that the spec does not tell the batch size: else a program exported with a dynamic batch takes no other."""
+    __tracebackhide__ = True
+    expect_registered(cache, where)
+    first, second = pytree.tree_flatten(cache)[1], pytree.tree_flatten(other)[1]
+    expect(first == second, f"the spec at another batch size is {second}, expected {first}", where)
+
+
 def expect_fx_agrees(cache: Any, where: str = "") -> None:
     """Prove that ``torch.fx._pytree``, which exported modules flatten their inputs with, gives the same leaves."""
     __tracebackhide__ = True

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 
-from kvconform.checks.builders import HEADS, WIDTH, config, configured
+from kvconform.checks.builders import HEADS, WIDTH, config, configured, static
 from kvconform.checks.caches import Recipe, recipes
 from kvconform.checks.needs import cache_class
 
@@ -38,11 +39,12 @@ SLIDING = (
         "mixed-16-past", "full and sliding, window 16, after 20 tokens", 20, ["full_attention", "sliding_attention"]
     ),
 )
+_STATIC = Recipe("static-32", "StaticCache of 32, after 5 tokens", partial(static, maximum=32), 5, grows=False)
 EXPORTED = (
     *recipes("dynamic-two-layers", "static-below", "static-sliding-past", "encoder-decoder", "encoder-decoder-static"),
     *SLIDING,
 )
-DYNAMIC = (*recipes("dynamic-two-layers", "encoder-decoder"), *SLIDING)
+DYNAMIC = (*recipes("dynamic-two-layers", "encoder-decoder"), _STATIC, *SLIDING)
 
 
 def step_inputs(cache: Any, batch: int = 2, tokens: int = 1) -> tuple[Any, Any, torch.Tensor]:

@@ -228,3 +228,9 @@ CONSTANT = tuple(recipe for recipe in RECIPES if recipe.length >= 5 and recipe.n
 def test_spec_constant(registered: object, recipe: Recipe) -> None:
     """The spec of a cache two tokens longer is the same."""
     trees.expect_spec_constant_over_length(recipe.build(), recipe.build(length=recipe.length + 2), recipe.where)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_spec_batch(registered: object, recipe: Recipe) -> None:
+    """The spec of a cache of another batch size is the same."""
+    trees.expect_spec_constant_over_batch(recipe.build(), recipe.build(batch=3), recipe.where)

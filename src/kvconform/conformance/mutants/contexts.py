@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from kvconform.checks.needs import lookup
 from kvconform.conformance.mutants.plant import each, mutant
 from kvconform.conformance.mutants.tools import classes, layers_of, on_result, rewire
@@ -27,6 +29,17 @@ def _with_context(extra: Callable[[Any], Any]) -> None:
 def context_has_length() -> None:
     """The context tells the sequence length: no next token fits an exported program."""
     _with_context(lambda cache: int(cache.get_seq_length()))
+
+
+def _batch_of(cache: Any) -> int:
+    held = [layer.keys for layer in layers_of(cache)] or vars(cache).get("key_cache", [])
+    return held[0].shape[0] if held and isinstance(held[0], torch.Tensor) else 0
+
+
+@mutant
+def context_has_batch_size() -> None:
+    """The context tells the batch size: an exported program takes no other."""
+    _with_context(_batch_of)
 
 
 @mutant
