@@ -139,6 +139,8 @@ PREFILLS = (
     _chunk(step_of("mistral", num_hidden_layers=1)),
 )
 _MAMBA2 = _made("transformers.models.mamba2.modeling_mamba2:Mamba2Cache", step_of("mamba2", num_hidden_layers=1))
+# There is no prefill of Mamba and Jamba: their code in Python loops over the tokens one by one. Qwen3-Next and MiniMax
+# loop over blocks of them. That makes the length a constant of the program (measured with 5.23, Mamba and Jamba).
 _LFM2 = _made("transformers.models.lfm2.modeling_lfm2:Lfm2HybridConvCache", step_of("lfm2"))
 MORE_PREFILLS = (
     _prompt(step_of("gemma3"), _PAST),
