@@ -14,6 +14,7 @@ from kvconform.checks.observe import observe
 from kvconform.conformance import exported, test_model
 from kvconform.conformance.exported import EXPORTED, LONGEST, LONGEST_BELOW, MAXIMUM, MORE_EXPORTED, WIDE, ExportedStep
 from kvconform.conformance.models import BY_NAME, DECODERS, MODELS, WINDOW
+from kvconform.conformance.prefill import MORE_PREFILLS, NEXT_STEPS, PREFILLS
 from kvconform.conformance.tiny import TinyModel, tokens
 
 LLAMA = DECODERS[0]
@@ -39,7 +40,7 @@ def require(model):
 
 
 def test_names_are_different():
-    for group in (MODELS, EXPORTED, MORE_EXPORTED):
+    for group in (MODELS, (*EXPORTED, *MORE_EXPORTED), (*PREFILLS, *MORE_PREFILLS)):
         names = [one.name for one in group]
         assert len(set(names)) == len(names)
 
@@ -121,3 +122,29 @@ def test_a_static_step_keeps_windows():
 def test_an_encoder_is_known_by_its_encoding():
     assert ExportedStep("t5", BY_NAME["t5"]).encodes
     assert not ExportedStep("llama", LLAMA).encodes
+
+
+@pytest.mark.parametrize("prefill", [*PREFILLS, *MORE_PREFILLS], ids=lambda prefill: prefill.name)
+def test_prefills_run_at_sizes_that_were_asked_for_and_not_exported(prefill):
+    ran = {(sizes.batch, sizes.held, sizes.count) for sizes in prefill.unseen}
+    assert len(ran) == len(prefill.unseen) == 2
+    for sizes in (prefill.example, *prefill.unseen):
+        assert prefill.shortest <= sizes.count <= prefill.longest
+        assert sizes.count > 1
+        assert sizes.count % prefill.whole == 0
+        assert sizes.held <= prefill.step.longest
+        assert bool(sizes.held) == prefill.name.endswith("-chunk")
+        assert sizes.held + sizes.count + NEXT_STEPS <= MAXIMUM
+    assert prefill.example.batch not in {sizes.batch for sizes in prefill.unseen}
+    assert prefill.example.count not in {sizes.count for sizes in prefill.unseen}
+
+
+@pytest.mark.parametrize("name", ["mistral", "mistral-chunk", "t5"])
+def test_a_prefill_starts_from_the_cache_that_it_says(name):
+    prefill = next(prefill for prefill in PREFILLS if prefill.name == name)
+    model = prefill.step.tiny.build()
+    inputs = prefill.inputs(model, prefill.example)
+    assert int(inputs[1].get_seq_length()) == prefill.example.held
+    logits, cache = prefill.step.module(model)(*inputs)
+    assert logits.shape[:2] == (2, prefill.example.count)
+    assert int(cache.get_seq_length()) == prefill.example.held + prefill.example.count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -137,6 +137,31 @@ def expect_decodes(  # noqa: PLR0913 - a builder or check of many settings
         expect_no_differences(
             differences(essence(observe(exported)), essence(observe(eager)), TOLERANCE),
             "the returned cache differs from eager",
+            now,
+        )
+
+
+def expect_goes_on(
+    program: Any, module: torch.nn.Module, args: Inputs, steps: Sequence[torch.Tensor], *, where: str = ""
+) -> None:
+    """Prove that a prefill gives what the module gives, and that eager decodes on from the cache that it returned.
+
+    ``args`` are ``(x, cache, position)``, and more that stays the same; ``steps`` are the next ``x``, one position
+    each. What the program returned is judged as in :func:`expect_program_equals_eager`. What only later steps read
+    of a cache, such as whether it may still grow, is seen by decoding on.
+    """
+    __tracebackhide__ = True
+    position, others = args[2], args[3:]
+    _, exported = expect_program_equals_eager(program, module, args, where=where)
+    _, eager = module(*copy.deepcopy(args))
+    for step, x in enumerate(steps):
+        place = position[-1:] + 1 + step
+        expected, eager = module(x, eager, place, *others)
+        got, exported = module(x, exported, place, *others)
+        now = f"{where}, step {step + 1} of {len(steps)}"
+        expect_no_differences(
+            differences(essence(observe((got, exported))), essence(observe((expected, eager))), TOLERANCE),
+            "an eager step from the returned cache differs",
             now,
         )
 

@@ -26,20 +26,23 @@ Inputs = tuple[Any, ...]
 
 
 class DecodeStep(torch.nn.Module):
-    """A causal model with the cache as input and output."""
+    """A causal model with the cache as input and output; it takes any number of tokens."""
 
-    def __init__(self, model: Any, *, places: bool = False) -> None:
+    def __init__(self, model: Any, *, argument: str = "past_key_values", places: bool = False) -> None:
         super().__init__()
         self.model = model
-        self.place = places and "cache_position" in inspect.signature(model.forward).parameters
+        self.argument = argument
+        taken = inspect.signature(model.forward).parameters
+        self.place = places and "cache_position" in taken
+        self.positions = "position_ids" in taken
 
     def forward(self, input_ids: torch.Tensor, cache: Any, position: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """One step at ``position``; the position ids are given, as every exporter gives them."""
-        place = {"cache_position": position} if self.place else {}
-        output = self.model(
-            input_ids=input_ids, position_ids=position.unsqueeze(0), past_key_values=cache, use_cache=True, **place
-        )
-        return output.logits, output.past_key_values
+        """Tokens at ``position``; the position ids are given, as every exporter gives them, where there is a place."""
+        place: dict[str, Any] = {self.argument: cache}
+        place |= {"cache_position": position} if self.place else {}
+        place |= {"position_ids": position.unsqueeze(0)} if self.positions else {}
+        output = self.model(input_ids=input_ids, use_cache=True, **place)
+        return output.logits, getattr(output, self.argument)
 
 
 class EncodedDecodeStep(torch.nn.Module):
@@ -60,7 +63,7 @@ class EncodedDecodeStep(torch.nn.Module):
 
         The mask is given, as `generate` gives it: 4.53 to 4.57 of BART make one that is too long where they are traced.
         """
-        mask = torch.ones(input_ids.shape[0], cache.get_seq_length() + 1, dtype=torch.long)
+        mask = torch.ones(input_ids.shape[0], cache.get_seq_length() + input_ids.shape[1], dtype=torch.long)
         output = self.model(
             encoder_outputs=(encoded,),
             decoder_input_ids=input_ids,
@@ -93,11 +96,15 @@ class ExportedStep:
     @property
     def places(self) -> bool:
         """Whether the cache positions are given: the length of preallocated tensors is data, and traced as such."""
-        return self.static or self.tiny.start is hybrid
+        return self.static or self.tiny.start is hybrid or self.tiny.argument != "past_key_values"
 
     def module(self, model: Any) -> torch.nn.Module:
         """The step as a module: ``(logits, cache)`` of ``(ids, cache, position)``, and of the encoder's output."""
-        return EncodedDecodeStep(model) if self.encodes else DecodeStep(model, places=self.places)
+        return (
+            EncodedDecodeStep(model)
+            if self.encodes
+            else DecodeStep(model, argument=self.tiny.argument, places=self.places)
+        )
 
     def cache(self, model: Any, batch: int, length: int) -> Any:
         """The cache after a prompt."""
@@ -116,8 +123,11 @@ class ExportedStep:
         for tensor in observe(cache).values():
             if isinstance(tensor, torch.Tensor):
                 tensor.data = tensor.contiguous()
-        encoded = (self.tiny.encode(model, batch).last_hidden_state,) if self.encodes else ()
-        return tokens(batch, 1, seed=1), cache, torch.tensor([length]), *encoded
+        return tokens(batch, 1, seed=1), cache, torch.tensor([length]), *self.encoded(model, batch)
+
+    def encoded(self, model: Any, batch: int) -> Inputs:
+        """The encoder's output, where there is an encoder."""
+        return (self.tiny.encode(model, batch).last_hidden_state,) if self.encodes else ()
 
     def dynamic_shapes(self, model: Any, batch: int, length: int) -> Any:
         """Batch and length dynamic, in the structure that the subject's flatten function gives."""
@@ -126,44 +136,54 @@ class ExportedStep:
         return ({0: dims.batch}, cache, {}, *(({0: dims.batch},) if self.encodes else ()))
 
 
-def _step(name: str, suffix: str = "", longest: int = LONGEST, *, static: bool = False, **more: Any) -> ExportedStep:
+def step_of(name: str, suffix: str = "", longest: int = LONGEST, *, static: bool = False, **more: Any) -> ExportedStep:
     """A step of one of the models, with settings of its own (exporting takes a second a layer)."""
     tiny = BY_NAME[name]
     own = replace(tiny, name=f"{name}{suffix}", settings={**tiny.settings, **more})
     return ExportedStep(own.name, own, longest, static)
 
 
-_SLIDING: dict[str, Any] = {"num_hidden_layers": 1, "layer_types": ["sliding_attention"]}
-_CHUNKED: dict[str, Any] = {"num_hidden_layers": 1, "no_rope_layers": [1], "moe_layers": []}
+SLIDING: dict[str, Any] = {"num_hidden_layers": 1, "layer_types": ["sliding_attention"]}
+CHUNKED: dict[str, Any] = {"num_hidden_layers": 1, "no_rope_layers": [1], "moe_layers": []}
 
 EXPORTED = (
     # Every kind of attention, past its window or chunk: full, sliding, both, sliding with sinks, chunked; and decoders
     # with cross attention.
-    _step("llama", num_hidden_layers=1),
-    _step("mistral", num_hidden_layers=1),
-    _step("gemma3"),
-    _step("gpt-oss", **_SLIDING),
-    _step("llama4", **_CHUNKED),
-    _step("t5", num_layers=1),
+    step_of("llama", num_hidden_layers=1),
+    step_of("mistral", num_hidden_layers=1),
+    step_of("gemma3"),
+    step_of("gpt-oss", **SLIDING),
+    step_of("llama4", **CHUNKED),
+    step_of("t5", num_layers=1),
     # Below a window of 32, and past the window in the static layers of a StaticCache.
-    _step("mistral", "-below", LONGEST_BELOW, sliding_window=WIDE, num_hidden_layers=1),
-    _step("mistral", "-static", static=True, num_hidden_layers=1),
+    step_of("mistral", "-below", LONGEST_BELOW, sliding_window=WIDE, num_hidden_layers=1),
+    step_of("mistral", "-static", static=True, num_hidden_layers=1),
 )
 # The same kinds of attention in other models: an opt-in category, since each export takes a second or more.
 MORE_EXPORTED = (
-    _step("gpt2", n_layer=1),
-    _step("bart", decoder_layers=1),
-    _step("qwen2", num_hidden_layers=1),
-    _step("gemma2"),
-    _step("phi3", num_hidden_layers=1),
+    step_of("gpt2", n_layer=1),
+    step_of("bart", decoder_layers=1),
+    step_of("qwen2", num_hidden_layers=1),
+    step_of("gemma2"),
+    step_of("phi3", num_hidden_layers=1),
+    step_of("whisper", decoder_layers=1),
+    # State spaces, linear attention and convolutions, alone and beside attention: their states are written in place.
+    step_of("mamba", num_hidden_layers=1),
+    step_of("mamba2", num_hidden_layers=1),
+    step_of("jamba"),
+    step_of("bamba"),
+    step_of("falcon-h1", num_hidden_layers=1),
+    step_of("minimax"),
+    step_of("qwen3-next"),
+    step_of("lfm2"),
     # Below a window, or in the first chunk, of 32.
-    _step("gemma3", "-below", LONGEST_BELOW, sliding_window=WIDE, **_SLIDING),
-    _step("gpt-oss", "-below", LONGEST_BELOW, sliding_window=WIDE, **_SLIDING),
-    _step("llama4", "-below", LONGEST_BELOW, attention_chunk_size=WIDE, **_CHUNKED),
+    step_of("gemma3", "-below", LONGEST_BELOW, sliding_window=WIDE, **SLIDING),
+    step_of("gpt-oss", "-below", LONGEST_BELOW, sliding_window=WIDE, **SLIDING),
+    step_of("llama4", "-below", LONGEST_BELOW, attention_chunk_size=WIDE, **CHUNKED),
     # Past the window, or over chunks, in the static layers of a StaticCache.
-    _step("gemma3", "-static", static=True, **_SLIDING),
-    _step("gpt-oss", "-static", static=True, **_SLIDING),
-    _step("llama4", "-static", static=True, **_CHUNKED),
+    step_of("gemma3", "-static", static=True, **SLIDING),
+    step_of("gpt-oss", "-static", static=True, **SLIDING),
+    step_of("llama4", "-static", static=True, **CHUNKED),
 )
 
 

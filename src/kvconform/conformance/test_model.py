@@ -1,4 +1,4 @@
-"""Model: tiny random models decode on with caches that went through a registration, and through an exported program."""
+"""Model: tiny random models go on with caches that went through a registration, and through exported programs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from kvconform.checks import trees
 from kvconform.checks.errors import expect
 from kvconform.conformance.exported import EXPORTED, PROMPT, ExportedStep, expect_decodes_when_exported
 from kvconform.conformance.models import MODELS, TinyModel, tokens
+from kvconform.conformance.prefill import PREFILLS, ExportedPrefill, expect_prefills_when_exported
 
 STEPS = 6
 
@@ -48,3 +49,13 @@ def test_exported_decode(registered: object, step: ExportedStep) -> None:
     below.
     """
     expect_decodes_when_exported(step)
+
+
+@pytest.mark.parametrize("prefill", PREFILLS, ids=lambda prefill: prefill.name)
+def test_exported_prefill(registered: object, prefill: ExportedPrefill) -> None:
+    """Prompt tokens onto a cache, batch and lengths dynamic, cache in and out.
+
+    Logits and returned cache equal eager at two other sizes, and eager decodes on from the returned cache as from its
+    own. The cache is empty, which has no leaf in many releases, or (`-chunk`) holds the tokens before.
+    """
+    expect_prefills_when_exported(prefill)

@@ -1,10 +1,11 @@
-"""More models: exported decode steps of models, and of sides of a window, that `model` leaves out."""
+"""More models: exported decode steps and prefills of models, and of sides of a window, that `model` leaves out."""
 
 from __future__ import annotations
 
 import pytest
 
 from kvconform.conformance.exported import MORE_EXPORTED, ExportedStep, expect_decodes_when_exported
+from kvconform.conformance.prefill import MORE_PREFILLS, ExportedPrefill, expect_prefills_when_exported
 
 
 @pytest.mark.parametrize("step", MORE_EXPORTED, ids=lambda step: step.name)
@@ -15,3 +16,13 @@ def test_exported_decode(registered: object, step: ExportedStep) -> None:
     below.
     """
     expect_decodes_when_exported(step)
+
+
+@pytest.mark.parametrize("prefill", MORE_PREFILLS, ids=lambda prefill: prefill.name)
+def test_exported_prefill(registered: object, prefill: ExportedPrefill) -> None:
+    """Prompt tokens onto a cache, batch and lengths dynamic, cache in and out.
+
+    Logits and returned cache equal eager at two other sizes, and eager decodes on from the returned cache as from its
+    own. The cache is empty, which has no leaf in many releases, or (`-chunk`) holds the tokens before.
+    """
+    expect_prefills_when_exported(prefill)
