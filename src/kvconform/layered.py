@@ -13,6 +13,7 @@ The context is a list of text, one entry a leaf in leaf order, and one entry a f
     #1.max_batch_size           one that a new layer lacks, and that follows from the tensors
     #1.-name                    an attribute that a new layer has and this one lacks
     #offloading=true            the same for the cache itself; its leaves are called by their attribute
+    #max_batch_size             the same for a cache that has states and no layers (MambaCache until 5.x)
 
 What follows from the tensors (dtype, device, sizes, the length of a growing layer) is in neither: it is derived
 when the cache is rebuilt, so that a cache whose leaves moved to another device has moved.
@@ -123,7 +124,9 @@ def _write_cache(writer: Writer, cache: Any) -> list[str]:
             continue
         if name == "is_compileable" and "self_attention_cache" in state and same(is_compileable(state), value):
             continue
-        if name == "layer_init_kwargs" and settings:
+        if name not in usual and reference_of(state) is not None and _is_implied(name, value, state):
+            facts.append(f"#{name}")
+        elif name == "layer_init_kwargs" and settings:
             facts.append(_write_arguments(writer, value, settings[name]))
         else:
             facts += _write_attribute(writer, "", name, value, "")

@@ -240,19 +240,33 @@ def derived(name: str, state: dict[str, Any], reference: Any) -> Any:
 
 
 def reference_of(state: dict[str, Any]) -> Any:
-    """The tensor that tells the batch size, dtype and device of a layer with these attributes; None if there is none.
+    """The tensor that tells the batch size, dtype and device of a layer or cache; None if there is none.
 
-    It is the keys, or the first state of a layer of linear attention (a tensor, or since 5.17 several by their index).
+    It is the keys, or the first state of a convolution: one tensor, several by their index (since 5.17), or a list of
+    one a layer in the caches of single models, whose layers without keys have an empty tensor in their place.
     """
     if state.get("keys") is not None:
         return state["keys"]
-    for name in ("conv_states", "recurrent_states"):
+    for name in ("key_cache", "conv_states", "recurrent_states", "conv_cache"):
         found = state.get(name)
-        if isinstance(found, dict):
-            found = next(iter(found.values()), None)
+        if isinstance(found, (list, dict)):
+            held = found.values() if isinstance(found, dict) else found
+            found = next((one for one in held if not _is_empty(one)), None)
         if found is not None:
             return found
     return None
+
+
+def _is_empty(held: Any) -> bool:
+    """Whether this is what stands for a layer without keys: an empty list until 4.49, an empty tensor since."""
+    return isinstance(held, list) or len(getattr(held, "shape", (0, 0))) == 1
+
+
+def _batch_size(state: dict[str, Any], reference: Any) -> Any:
+    # Until 4.50 MambaCache has the states of all layers in one tensor.
+    shape = reference.shape
+    stacked = reference is state.get("conv_states") and len(shape) == _SHAPE_DIMS
+    return shape[1 if stacked else 0]
 
 
 def is_derived(name: str) -> bool:
@@ -275,8 +289,8 @@ _DERIVED: dict[str, Any] = {
     "dtype": lambda _, reference: reference.dtype,
     "_dtype": lambda _, reference: reference.dtype,
     "device": lambda _, reference: reference.device,
-    "batch_size": lambda _, reference: reference.shape[0],
-    "max_batch_size": lambda _, reference: reference.shape[0],
+    "batch_size": _batch_size,
+    "max_batch_size": _batch_size,
     "num_heads": lambda _, reference: reference.shape[1],
     "num_key_value_heads": lambda _, reference: reference.shape[1],
     "head_dim": lambda _, reference: reference.shape[-1],

@@ -20,7 +20,7 @@ import torch
 
 from kvconform import probes
 from kvconform.errors import CacheStructureError
-from kvconform.layers import COUNTERS, derived, is_compileable, length_of, tells_compileable
+from kvconform.layers import COUNTERS, derived, is_compileable, length_of, reference_of, tells_compileable
 from kvconform.state import LEAF, Reader, Writer, attributes, dumps, in_order, loads, same
 
 __all__ = ["flatten", "unflatten"]
@@ -102,7 +102,7 @@ def _code(cache: Any, state: dict[str, Any], index: int) -> str:
 def _write_attributes(writer: Writer, cache: Any, state: dict[str, Any]) -> list[str]:
     usual = _has_lists(state)
     facts = [] if ("key_cache" in state) is usual else ["#-key_cache" if usual else "#key_cache"]
-    reference = next((key for key in state.get("key_cache", ()) if not isinstance(key, list)), None)
+    reference = reference_of(state)
     linked = _linked_buffers(state)
     if bool(linked) is not _links_buffers(cache, state):
         facts.append("#buffers" if linked else "#-buffers")
@@ -133,7 +133,7 @@ def _follows(name: str, value: Any, state: dict[str, Any], reference: Any) -> bo
         )
     if reference is None:
         return False
-    implied = derived(name, {"keys": reference, "values": reference}, reference)
+    implied = derived(name, {**state, "keys": reference, "values": reference}, reference)
     return implied is not NotImplemented and (implied is None or same(implied, value))
 
 
@@ -233,9 +233,9 @@ class _Filler:
             self.state[name] = [found[i] for i in range(len(found))]
 
     def _fill_implied(self, names: list[str]) -> None:
-        reference = next((key for key in self.state["key_cache"] if not isinstance(key, list)), None)
+        reference = reference_of(self.state)
         for name in names:
-            value = derived(name, {"keys": reference, "values": reference}, reference)
+            value = derived(name, {**self.state, "keys": reference, "values": reference}, reference)
             if value is not NotImplemented:
                 self.state[name] = value
         if ("-key_cache" in names) or not (_has_lists(self.state) or "key_cache" in names):

@@ -106,6 +106,7 @@ class _Plan:
     Attributes:
         count: how many leaves there are.
         layers: its layers; the other attributes are its own, named as those of a layer.
+        implied: attributes that follow from its own tensors.
         settings: attributes that follow from the layers (kvconform.layers.settings_of).
         compileable: whether it says of itself what its decoder's cache says.
         recipes: the same layers for kvconform.quick, if each is nothing but keys and values.
@@ -118,6 +119,7 @@ class _Plan:
     facts: list[tuple[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     constants: list[tuple[str, Any]] = field(default_factory=list)
+    implied: list[str] = field(default_factory=list)
     settings: list[str] = field(default_factory=list)
     compileable: bool = False
     recipes: list[quick.Recipe] | None = None
@@ -136,6 +138,8 @@ def _read(cache: Any, plan: _Plan, leaves: list[Any]) -> dict[str, Any]:
     settings = settings_of(type(cache), layers)
     known = settings.get("layer_init_kwargs", {})
     _read_attributes(cache, state, plan, leaves[plan.count - len(plan.attributes) :], known)
+    for name in plan.implied:
+        state[name] = derived(name, state, reference_of(state))
     for name in plan.settings:
         state[name] = settings[name]
     if plan.compileable:
@@ -220,7 +224,7 @@ def _make_plan(cls: type, context: list[str]) -> _Plan:
 
 def _shared(plan: _Plan) -> dict[str, Any] | None:
     """The attributes of a cache if they are constants and classes, of which any number of caches can have the same."""
-    if plan.attributes or plan.missing or plan.settings:
+    if plan.attributes or plan.missing or plan.implied or plan.settings:
         return None
     if any(not isinstance(written, dict) or {*written} != {"class"} for _, written in plan.facts):
         return None
@@ -261,7 +265,8 @@ def _refuse_other_counters(index: int, layer: _LayerPlan) -> None:
         return
     names = {*layer.attributes, *layer.missing, *layer.implied, *(name for name, _ in layer.facts)}
     lacking = sorted(name for name in COUNTERS if name in model.ready and name not in names)
-    known = {*model.ready, *probes.names_in_code(model.cls)}
+    # What an example of transformers' own class lacks, it never has; of another's class an example may know less.
+    known = model.ready if model.cls is probes.cache_class(model.cls.__name__) else COUNTERS
     foreign = sorted(name for name in COUNTERS if name in layer.attributes and name not in known)
     if lacking or foreign:
         told = f"gives it no {lacking[0]}" if lacking else f"gives it {foreign[0]}, which it does not have"
@@ -345,7 +350,7 @@ def _read_entry(entry: str, layers: dict[int, _LayerPlan], plan: _Plan) -> None:
         target.missing.append(match["name"][1:])
     elif match["value"] is not None:
         target.facts.append((match["name"], loads(match["value"])))
-    elif isinstance(target, _LayerPlan) and is_derived(match["name"]):
+    elif is_derived(match["name"]):
         target.implied.append(match["name"])
 
 
