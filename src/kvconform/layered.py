@@ -26,21 +26,18 @@ from typing import Any
 import torch
 
 from kvconform import probes, quick
+from kvconform.classes import are_unused, defaults_of, is_compileable, settings_of
 from kvconform.layers import (
     COUNTERS,
     FROM_CONFIG,
     LayerModel,
-    are_unused,
     code_of,
-    defaults_of,
     derived,
     grows,
-    is_compileable,
     is_derived,
     length_of,
     model_of,
     reference_of,
-    settings_of,
 )
 from kvconform.state import LEAF, Writer, attributes, dumps, in_order, same
 

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 
 from kvconform import probes
+from kvconform.classes import is_compileable, tells_compileable
 from kvconform.errors import CacheStructureError
-from kvconform.layers import COUNTERS, derived, is_compileable, length_of, reference_of, tells_compileable
+from kvconform.layers import COUNTERS, derived, length_of, reference_of
 from kvconform.state import LEAF, Reader, Writer, attributes, dumps, in_order, loads, same
 
 __all__ = ["flatten", "unflatten"]

@@ -13,23 +13,25 @@ from typing import Any
 import torch
 
 from kvconform import probes, quick
+from kvconform.classes import (
+    defaults_of,
+    is_compileable,
+    settings_names,
+    settings_of,
+    tells_compileable,
+    unused_layers_of,
+)
 from kvconform.errors import CacheStructureError
 from kvconform.layers import (
     COUNTERS,
     FROM_CONFIG,
-    defaults_of,
     derived,
     grows,
-    is_compileable,
     is_derived,
     length_of,
     model_by_code,
     model_of,
     reference_of,
-    settings_names,
-    settings_of,
-    tells_compileable,
-    unused_layers_of,
 )
 from kvconform.state import Reader, Writer, loads
 
@@ -107,7 +109,7 @@ class _Plan:
         count: how many leaves there are.
         layers: its layers; the other attributes are its own, named as those of a layer.
         implied: attributes that follow from its own tensors.
-        settings: attributes that follow from the layers (kvconform.layers.settings_of).
+        settings: attributes that follow from the layers (kvconform.classes.settings_of).
         compileable: whether it says of itself what its decoder's cache says.
         recipes: the same layers for kvconform.quick, if each is nothing but keys and values.
         rest: its other attributes, if all caches of this plan can share their values.

@@ -22,8 +22,9 @@ import torch
 from torch.utils import _pytree as py_pytree
 
 from kvconform import flatten, probes, pytree
+from kvconform.classes import learn_cache
 from kvconform.errors import CacheStructureError
-from kvconform.layers import learn_cache, learn_layers
+from kvconform.layers import learn_layers
 from kvconform.pytree import Node, Registration
 
 __all__ = [
