@@ -71,10 +71,7 @@ def test_cache_in(registered: object, recipe: Recipe, dims: Callable[[int], shap
 
 @asked_in_each_way
 def test_cache_in_and_out(registered: object, recipe: Recipe, dims: Callable[[int], shapes.Dims]) -> None:
-    """A decode step: symbolic exactly where asked; result and returned cache equal eager at two unseen (batch.
-
-    Length) pairs.
-    """
+    """A decode step: symbolic exactly where asked; result and returned cache equal eager at two unseen sizes."""
     _step(recipe, dims(recipe.longest), strict=False)
 
 
