@@ -1,7 +1,4 @@
-"""`python -m kvconform check` on planted checks: whatever one does.
-
-Every other gets its result and the record stays whole.
-"""
+"""`python -m kvconform check` on planted checks: whatever one does, the others get results, the record is whole."""
 
 import json
 import os

@@ -1,7 +1,4 @@
-"""Checks of saved programs: they load without unsafe unpickling, in this process and in a fresh one.
-
-And compute the same.
-"""
+"""Saved programs load without unsafe unpickling, in this process and in a fresh one, and compute the same."""
 
 from __future__ import annotations
 

@@ -69,10 +69,7 @@ def append(cache: Any, keys: torch.Tensor, values: torch.Tensor, layer: int, sta
 
 
 def _window(cache: Any, layer: int) -> int | None:
-    """The window that a model on the list path passes with a sliding layer's states.
-
-    The length of that layer's tensors.
-    """
+    """The window that a model on the list path passes with a sliding layer's states: that layer's length."""
     sliding = cache.__dict__.get("is_sliding")
     if sliding is None or not bool(sliding[layer]):
         return None
@@ -160,10 +157,7 @@ def _changes(cache: Any, layers: int) -> dict[str, Callable[[Any], Any]]:
 
 
 def extend(cache: Any, layer: int, tokens: int, sizes: tuple[int, int, int], options: dict[str, Any]) -> Any:
-    """Append new tokens to one layer, of the self-attention part where there are two.
-
-    And to its linear states where it has them.
-    """
+    """Append new tokens to one layer (of the self-attention part where there are two), linear states included."""
     part = getattr(cache, "self_attention_cache", cache)
     batch, heads, width = sizes
     keys, values = states(batch, heads, tokens, width, seed=50 + layer, **options)

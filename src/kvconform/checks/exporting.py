@@ -47,9 +47,7 @@ def export(
 
 
 def expect_program_equals_eager(program: Any, module: torch.nn.Module, args: Inputs, *, where: str = "") -> Any:
-    """Prove that a program gives what the module gives, and leaves in its inputs what the module leaves.
-
-    Return its result.
+    """Prove that a program gives what the module gives and leaves its inputs as the module does; return its result.
 
     A returned cache is compared whole: tensors, classes, windows and counters.
     """

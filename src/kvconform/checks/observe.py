@@ -31,9 +31,7 @@ class Difference:
 
 
 def observe(value: Any) -> dict[str, Any]:
-    """Every atom reachable from ``value``, by path: ``{".layers[0].keys": tensor.
-
-    ".layers[0].cumulative_length": 9, ...}``.
+    """Every atom reachable from ``value``, by path: ``{".layers[0].keys": tensor, ...}``.
 
     Classes of objects and containers appear under ``path (class)``; something met twice is a reference to its first
     path.
@@ -119,10 +117,7 @@ def differences(got: dict[str, Any], expected: dict[str, Any], tolerance: float 
 
 
 def same(got: Any, expected: Any, tolerance: float = 0.0) -> bool:
-    """Whether two atoms are equal in type and value; tensors in dtype, device.
-
-    Shape and every element (NaN equals NaN).
-    """
+    """Whether two atoms are equal in type and value; tensors in dtype, device, shape and elements (NaN equals NaN)."""
     if isinstance(expected, torch.Tensor) or isinstance(got, torch.Tensor):
         return (
             isinstance(got, torch.Tensor)

@@ -59,10 +59,7 @@ def dynamic_shapes(build: Build, batch: int, length: int, dims: Dims) -> Any:
 
 
 def varying(shape: Any) -> list[Any]:
-    """The leaves of a result of :func:`dynamic_shapes`, in order: a mapping of dimensions.
-
-    Or what stands for an int.
-    """
+    """The leaves of a result of :func:`dynamic_shapes`, in order: mappings of dimensions, or what stands for an int."""
     if isinstance(shape, (list, tuple)):
         return [leaf for part in shape for leaf in varying(part)]
     if isinstance(shape, dict) and not all(isinstance(key, int) for key in shape):

@@ -22,10 +22,7 @@ _LIST_PATH = re.compile(r"(?:\._buffers\[')?\.?(?P<kind>key|value)_cache[\[_](?P
 
 
 def expect_registered(value: Any, where: str = "") -> None:
-    """Prove that the very class of ``value`` is a pytree node (a node for a base class does not count.
-
-    Torch looks up exact types).
-    """
+    """Prove that every class in ``value`` is a node itself (a node for a base class does not count)."""
     __tracebackhide__ = True
     expect(type(value) in pytree.SUPPORTED_NODES, f"{type(value).__name__} is not registered as a pytree node", where)
 
@@ -152,10 +149,7 @@ def _is_state(value: Any) -> bool:
 
 
 def _expected_order(cache: Any) -> list[str]:
-    """Paths of the states, layer by layer, a layer's keys before its values.
-
-    The self-attention part before the other.
-    """
+    """Paths of the states: layer by layer, keys before values, the self-attention part first."""
     paths = [path for path, tensor in observe(cache).items() if _is_state(tensor)]
     found = {path: _LIST_PATH.search(path) for path in paths}
     if not all(found.values()):
@@ -174,10 +168,7 @@ def _expected_order(cache: Any) -> list[str]:
 
 
 def expect_key_paths(cache: Any, where: str = "") -> None:
-    """Prove that every leaf has a path of its own.
-
-    And that flattening with paths gives the leaves of flattening without.
-    """
+    """Prove that every leaf has a path of its own, and that paths come with the same leaves as without."""
     __tracebackhide__ = True
     expect_registered(cache, where)
     leaves, spec = pytree.tree_flatten(cache)
@@ -246,10 +237,7 @@ def expect_fx_agrees(cache: Any, where: str = "") -> None:
 
 
 def expect_tree_map(cache: Any, where: str = "") -> None:
-    """Prove that ``tree_map`` gives a cache of mapped tensors, with everything else as it was.
-
-    And spares the original.
-    """
+    """Prove that ``tree_map`` gives a cache of mapped tensors, else as it was, and spares the original."""
     __tracebackhide__ = True
     expect_registered(cache, where)
     before = copy.deepcopy(cache)
@@ -260,10 +248,7 @@ def expect_tree_map(cache: Any, where: str = "") -> None:
 
 
 def expect_leaf_types(cache: Any, where: str = "") -> None:
-    """Prove that every leaf is something ``torch.export`` takes (a tensor or an int).
-
-    And that no state hides in the context.
-    """
+    """Prove that every leaf is a tensor or an int, as ``torch.export`` takes, and that the context hides no state."""
     __tracebackhide__ = True
     expect_registered(cache, where)
     leaves = pytree.tree_leaves(cache)

@@ -181,10 +181,7 @@ def _header(options: argparse.Namespace, subjects: list[str]) -> dict[str, objec
 
 
 def _calm_environment() -> None:
-    """Keep the user's pytest configuration, plugins and terminal out of the workers.
-
-    And their libraries off the network.
-    """
+    """Keep the user's pytest settings out of the workers, and their libraries off the network."""
     os.environ.pop("PYTEST_ADDOPTS", None)
     os.environ.pop("PYTEST_PLUGINS", None)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"

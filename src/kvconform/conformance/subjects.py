@@ -20,10 +20,7 @@ class SubjectReferenceError(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """A registration under test. ``activate`` registers on entering and undoes on leaving.
-
-    As far as the subject does.
-    """
+    """A registration under test. ``activate`` registers on entering, and undoes what it does on leaving."""
 
     name: str
     activate: Callable[[], AbstractContextManager[Any]]

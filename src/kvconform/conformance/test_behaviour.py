@@ -10,10 +10,7 @@ from kvconform.checks.caches import RECIPES, Recipe, recipes
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_same(registered: object, recipe: Recipe) -> None:
-    """Lengths, mask sizes, limits, update, crop, reorder, repeat.
-
-    Select and reset agree between original and restored.
-    """
+    """Lengths, masks, limits, update, crop, reorder, repeat, select and reset agree between original and restored."""
     trees.expect_same_behaviour(recipe.build(), recipe.where)
 
 

@@ -1,7 +1,4 @@
-"""Device: where tensors are, after a round trip and a move; fake CUDA tensors everywhere.
-
-Real ones with ``--device cuda``.
-"""
+"""Device: where tensors are after a round trip and a move; fake CUDA everywhere, real with ``--device cuda``."""
 
 from __future__ import annotations
 

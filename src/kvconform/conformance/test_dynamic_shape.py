@@ -1,7 +1,4 @@
-"""Dynamic shapes: what is asked dynamic is symbolic, nothing else is.
-
-And the program answers at sizes it has not seen.
-"""
+"""Dynamic shapes: what is asked is symbolic, nothing else is, and the program answers at sizes not seen."""
 
 from __future__ import annotations
 

@@ -45,10 +45,7 @@ def test_cache_out(registered: object, strict: bool) -> None:
 
 @in_both_modes
 def test_cache_in_and_out(registered: object, recipe: Recipe, strict: bool) -> None:
-    """A decode step that takes a cache and returns it exports; result and returned cache equal eager.
-
-    Counters included.
-    """
+    """A decode step that takes and returns a cache exports; result and cache, counters included, equal eager."""
     args = step_inputs(recipe.build())
     trees.expect_registered(args[1], recipe.where)
     expect_exportable(UpdateCache.like(args[1]), args, strict=strict, where=recipe.where)

@@ -18,10 +18,7 @@ STEPS = 6
 
 @pytest.mark.parametrize("tiny", MODELS, ids=lambda tiny: tiny.name)
 def test_decodes_on(registered: object, tiny: TinyModel) -> None:
-    """Whatever cache the model returns survives a round trip before every step.
-
-    And decodes on to the logits of the original.
-    """
+    """Whatever cache the model returns survives a round trip before each step, and decodes on to the same logits."""
     model = tiny.build()
     encoded = tiny.encode(model, 2)
     original = tiny.prefill(model, 2, PROMPT)

@@ -82,10 +82,7 @@ class DecodeStep(torch.nn.Module):
 
 @pytest.mark.parametrize("tiny", DECODED, ids=lambda tiny: tiny.name)
 def test_decode_step(registered: object, tiny: TinyModel, tmp_path: Path) -> None:
-    """A tiny model's decode step, DynamicCache in and out, batch and length dynamic.
-
-    Onnxruntime equals eager at two unseen shapes.
-    """
+    """A tiny model's decode step, batch and length dynamic: onnxruntime equals eager at two unseen shapes."""
     model = tiny.build()
     trees.expect_registered(tiny.prefill(model, 2, PROMPT), tiny.name)
 

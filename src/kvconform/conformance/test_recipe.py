@@ -45,10 +45,7 @@ def _registered_at_import() -> bool:
 
 @needs(Need(lambda: not _registered_at_import(), "this release registers DynamicCache when it is imported"))
 def test_gallery_fails_unregistered(subject: Subject) -> None:
-    """Outside the context the gallery's export is refused, before and after.
-
-    Nothing is registered behind the user's back.
-    """
+    """Outside the context the gallery's export is refused, before and after: nothing stays registered."""
     before = registry_snapshot()
     for when in ("before", "after"):
         try:
@@ -70,10 +67,7 @@ def test_gallery_exports(registered: object) -> None:
 
 
 def test_gallery_dynamic(registered: object) -> None:
-    """With dynamic shapes for the batch, the length and ``x``.
-
-    The gallery's program takes the gallery's second inputs.
-    """
+    """With batch, length and ``x`` dynamic, the gallery's program takes the gallery's second inputs."""
     trees.expect_registered(_gallery_cache(3, 5))
     dims = shapes.named()
     asked = (
@@ -99,10 +93,7 @@ def test_flat_dynamic_shapes(registered: object) -> None:
 @needs(has("transformers.integrations.executorch:convert_and_export_with_cache"))
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
 def test_executorch_static_cache(registered: object, times: int) -> None:
-    """The ExecuTorch recipe works inside the context, and again.
-
-    Exported static-cache decoding equals eager decoding for 16 tokens.
-    """
+    """The ExecuTorch recipe works in the context, twice; its decoding equals eager decoding for 16 tokens."""
     trees.expect_registered(BY_NAME["dynamic-two-layers"].build())
     prompt = tokens(1, 4)
     for _ in range(times):

@@ -1,7 +1,4 @@
-"""Registration: what is in torch's pytree tables at import, inside a subject's context, and after it.
-
-And what a node promises.
-"""
+"""Registration: torch's pytree tables at import, in a subject's context and after it, and a node's promises."""
 
 from __future__ import annotations
 

@@ -168,10 +168,7 @@ def initialization_forgotten() -> None:
 
 @mutant
 def growth_forgotten() -> None:
-    """A cache that grows new layers on demand comes back as one that does not.
-
-    Or on the list path without ``_seen_tokens``.
-    """
+    """A cache that grows on demand comes back as one that does not (or, of lists, without ``_seen_tokens``)."""
 
     def change(cache: Any) -> None:
         for name in ("layer_class_to_replicate", "layer_classes", "_seen_tokens"):
