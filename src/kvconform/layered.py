@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from kvconform import probes, quick
-from kvconform.classes import are_unused, defaults_of, is_compileable, settings_of
+from kvconform.classes import are_unused, defaults_of, is_compileable, settings_of, tells_compileable
 from kvconform.layers import (
     COUNTERS,
     FROM_CONFIG,
@@ -119,7 +119,7 @@ def _write_cache(writer: Writer, cache: Any) -> list[str]:
         # A counter is a leaf at 0 too: a step later it is not 0, and the structure must be the same.
         if name == "layers" or (name in usual and name not in COUNTERS and same(usual[name], value)):
             continue
-        if name == "is_compileable" and "self_attention_cache" in state and same(is_compileable(state), value):
+        if name == "is_compileable" and tells_compileable(type(cache)) and same(is_compileable(state), value):
             continue
         if name not in usual and reference_of(state) is not None and _is_implied(name, value, state):
             facts.append(f"#{name}")

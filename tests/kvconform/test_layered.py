@@ -188,6 +188,17 @@ def test_an_attribute_of_ones_own_survives(name):
     expect_round_trip(cache)
 
 
+@pytest.mark.parametrize("value", [1, 7, "mine", None])
+def test_an_attribute_of_ones_own_with_a_name_that_follows_elsewhere_survives(value):
+    """`batch_size` follows from the tensors of layers that have it; here it may say what it likes."""
+    cache = probes.cache_class("DynamicCache")()
+    cache.update(*states(1, 3, torch.float32), 0)
+    cache.layers[0].batch_size = value
+    cache.batch_size = value
+    again = expect_round_trip(cache)
+    assert (again.layers[0].batch_size, again.batch_size) == (value, value)
+
+
 def test_a_layer_whose_dtype_is_not_its_tensors_says_so():
     cache = probes.cache_class("DynamicCache")()
     cache.update(*states(1, 3, torch.float32), 0)
