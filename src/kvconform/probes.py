@@ -119,7 +119,7 @@ def _stands_in(cls: type) -> bool:
 def _caches_by_name() -> list[type]:
     transformers_cache_utils()
     modules = [
-        m for name, m in list(sys.modules.items()) if name.startswith(("transformers.models.", "transformers.cache_u"))
+        m for name, m in sys.modules.copy().items() if name.startswith(("transformers.models.", "transformers.cache_u"))
     ]
     found = [
         value
