@@ -121,7 +121,7 @@ def _write_cache(writer: Writer, cache: Any) -> list[str]:
             continue
         if name == "is_compileable" and tells_compileable(type(cache)) and same(is_compileable(state), value):
             continue
-        if name not in usual and reference_of(state) is not None and _is_implied(name, value, state):
+        if name not in usual and _is_implied(name, value, state):
             facts.append(f"#{name}")
         elif name == "layer_init_kwargs" and settings:
             facts.append(_write_arguments(writer, value, settings[name]))
@@ -162,17 +162,20 @@ def _follows(name: str, value: Any, state: dict[str, Any], base: dict[str, Any],
         if grows(base):
             return probes.statically_equal(value, length_of(state.get("keys")))
         return not ready and same(base.get(name, LEAF), value)
-    if name in base and is_derived(name) and (name in FROM_CONFIG or reference_of(state) is not None):
-        return _is_implied(name, value, state)
+    reference = reference_of(state)
+    if name in base and is_derived(name) and (name in FROM_CONFIG or reference is not None):
+        implied = derived(name, state, reference)
+        return implied is None or same(implied, value) or _same_constant(implied, value)
     return not isinstance(value, torch.Tensor) and name in base and same(base[name], value)
 
 
 def _is_implied(name: str, value: Any, state: dict[str, Any]) -> bool:
-    """Whether an attribute of a layer has the value that follows from its tensors."""
-    implied = derived(name, state, reference_of(state))
-    if implied is NotImplemented:
-        return False
-    return implied is None or same(implied, value) or _same_constant(implied, value)
+    """Whether an attribute that a new layer or cache lacks has the value that follows from the tensors.
+
+    It may be somebody's own of the same name: without tensors nothing follows, and another value is written.
+    """
+    reference = reference_of(state)
+    return reference is not None and is_derived(name) and same(derived(name, state, reference), value)
 
 
 def _same_constant(implied: Any, value: Any) -> bool:

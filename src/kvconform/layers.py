@@ -223,7 +223,7 @@ def derived(name: str, state: dict[str, Any], reference: Any) -> Any:
         return NotImplemented
     try:
         return function(state, reference)
-    except (AttributeError, IndexError, TypeError):
+    except (AttributeError, IndexError, KeyError, TypeError):
         # Leaves need not be tensors: tree_map puts shapes, dtypes or dynamic dimensions in their place.
         return None
 

@@ -135,7 +135,10 @@ def _follows(name: str, value: Any, state: dict[str, Any], reference: Any) -> bo
     if reference is None:
         return False
     implied = derived(name, {**state, "keys": reference, "values": reference}, reference)
-    return implied is not NotImplemented and (implied is None or same(implied, value))
+    if implied is None:
+        # No tensor to follow from: tree_map puts anything in its place. Of a tensor, it is somebody's own attribute.
+        return not isinstance(reference, torch.Tensor)
+    return implied is not NotImplemented and same(implied, value)
 
 
 def _write_counter(writer: Writer, name: str, value: Any, state: dict[str, Any]) -> list[str]:

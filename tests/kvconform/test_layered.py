@@ -198,6 +198,17 @@ def test_an_attribute_of_ones_own_with_a_name_that_follows_elsewhere_survives(va
     assert again.layers[0].batch_size == value
 
 
+@pytest.mark.parametrize("name", ["batch_size", "head_dim", "k_head_dim", "indexer_dtype"])
+def test_an_attribute_of_ones_own_survives_where_there_is_nothing_to_follow_from(name):
+    """A layer that holds nothing yet, and one without the tensor that the name speaks of."""
+    cache = probes.cache_class("DynamicCache")()
+    cache.update(*states(1, 3, torch.float32), 1)
+    for layer in cache.layers:
+        setattr(layer, name, 7)
+    again = expect_round_trip(cache)
+    assert [getattr(layer, name) for layer in again.layers] == [7, 7]
+
+
 def test_a_layer_whose_dtype_is_not_its_tensors_says_so():
     cache = probes.cache_class("DynamicCache")()
     cache.update(*states(1, 3, torch.float32), 0)
