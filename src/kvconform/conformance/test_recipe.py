@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -91,28 +92,36 @@ def test_flat_dynamic_shapes(registered: object) -> None:
 
 
 @needs(has("transformers.integrations.executorch:convert_and_export_with_cache"))
-@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
-def test_executorch_static_cache(registered: object, times: int) -> None:
-    """The ExecuTorch recipe works in the context, twice; its decoding equals eager decoding for 16 tokens."""
+@pytest.mark.parametrize(("times", "layers"), [(1, 2), (2, 1)], ids=["once", "twice"])
+def test_executorch_static_cache(registered: object, times: int, layers: int) -> None:
+    """The ExecuTorch recipe works in the context, twice; its decoding equals eager decoding for 16 tokens.
+
+    Once with a model of two layers; twice, which is about the process and not about the model, with one layer.
+    """
     trees.expect_registered(BY_NAME["dynamic-two-layers"].build())
     prompt = tokens(1, 4)
+    expected = _eager_generation(prompt, layers)
     for _ in range(times):
-        got = _exported_generation(prompt)
-        expect_equal("the generated tokens", got, _eager_generation(prompt), "ExecuTorch recipe, static cache of 32")
+        got = _exported_generation(prompt, layers)
+        expect_equal("the generated tokens", got, expected, "ExecuTorch recipe, static cache of 32")
 
 
-def _eager_generation(prompt: torch.Tensor) -> list[int]:
+def _llama(layers: int) -> Any:
+    return replace(DECODERS[0], settings={**DECODERS[0].settings, "num_hidden_layers": layers}).build()
+
+
+def _eager_generation(prompt: torch.Tensor, layers: int = 2) -> list[int]:
     """Greedy decoding without any cache."""
-    model, ids = DECODERS[0].build(), prompt
+    model, ids = _llama(layers), prompt
     for _ in range(GENERATED):
         logits = model(input_ids=ids, use_cache=False).logits[:, -1]
         ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], dim=1)
     return [int(token) for token in ids[0]]
 
 
-def _exported_generation(prompt: torch.Tensor) -> list[int]:
+def _exported_generation(prompt: torch.Tensor, layers: int) -> list[int]:
     """Greedy decoding a token at a time through the exported module, which keeps its static cache in buffers."""
-    program = exported_recipe()
+    program = exported_recipe(layers)
     runnable = program.module()
     ids = prompt
     for position in range(prompt.shape[1] + GENERATED - 1):
@@ -123,11 +132,11 @@ def _exported_generation(prompt: torch.Tensor) -> list[int]:
     return [int(token) for token in ids[0]]
 
 
-def recipe_model() -> Any:
+def recipe_model(layers: int = 2) -> Any:
     """A tiny model with the settings that the recipe reads."""
     from transformers import GenerationConfig
 
-    model = DECODERS[0].build()
+    model = _llama(layers)
     model.config.architectures = ["LlamaForCausalLM"]
     sizes = {"batch_size": 1, "max_cache_len": 32, "device": "cpu"}
     settings: Any = GenerationConfig
@@ -135,9 +144,9 @@ def recipe_model() -> Any:
     return model
 
 
-def exported_recipe() -> Any:
+def exported_recipe(layers: int = 2) -> Any:
     """The program that the documented function of this release makes."""
-    model = recipe_model()
+    model = recipe_model(layers)
     try:
         return lookup("transformers.integrations.executorch:convert_and_export_with_cache")(model)
     except Exception as error:
