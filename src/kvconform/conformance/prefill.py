@@ -42,13 +42,17 @@ PIECE, PIECES = Sizes(2, 6, 5), (Sizes(3, 9, 6), Sizes(5, 7, 8))
 # State spaces work in chunks of 4 and pad to them: a length is a multiple, or its padding is a condition.
 WHOLE, WHOLES = Sizes(2, 0, 12), (Sizes(3, 0, 8), Sizes(5, 0, 16))
 WHOLE_PIECE, WHOLE_PIECES = Sizes(2, 6, 12), (Sizes(3, 9, 8), Sizes(5, 7, 16))
+# Loops over the tokens, or over blocks of them, make their number a constant of the program.
+FIXED, FIXED_TOO = Sizes(2, 0, 6), (Sizes(3, 0, 6), Sizes(5, 0, 6))
+FIXED_PIECE, FIXED_PIECES = Sizes(2, 6, 5), (Sizes(3, 9, 5), Sizes(5, 7, 5))
 
 
 @dataclass(frozen=True)
 class ExportedPrefill:
     """A prefill by the model of ``step``: exported at the size ``example``, run at the sizes ``unseen``.
 
-    ``shortest`` and ``longest`` bound the tokens that are asked for at once; their number is a multiple of ``whole``.
+    ``shortest`` and ``longest`` bound the tokens that are asked for at once; their number is a multiple of ``whole``,
+    or always that of the example where ``whole`` is 0.
     """
 
     step: ExportedStep
@@ -89,12 +93,19 @@ class ExportedPrefill:
     def dynamic_shapes(self, model: Any) -> Any:
         """Batch, length of the cache and number of tokens dynamic, in the structure that the subject gives."""
         dims = shapes.named(self.step.longest)
-        count: Any = torch.export.Dim("count", min=-(-self.shortest // self.whole), max=self.longest // self.whole)
-        count = count if self.whole == 1 else self.whole * count
+        count = self._count()
         batch, held = self.example.batch, self.example.held
         # An empty cache is empty at every length.
         cache = shapes.dynamic_shapes(lambda *sizes: self.cache(model, sizes[0], held and sizes[1]), batch, held, dims)
-        return ({0: dims.batch, 1: count}, cache, {0: count}, *(({0: dims.batch},) if self.step.encodes else ()))
+        ids, place = ({0: dims.batch}, {}) if count is None else ({0: dims.batch, 1: count}, {0: count})
+        return (ids, cache, place, *(({0: dims.batch},) if self.step.encodes else ()))
+
+    def _count(self) -> Any:
+        """The number of tokens as a dimension; None where it is a constant."""
+        if not self.whole:
+            return None
+        count: Any = torch.export.Dim("count", min=-(-self.shortest // self.whole), max=self.longest // self.whole)
+        return count if self.whole == 1 else self.whole * count
 
 
 def _prompt(step: ExportedStep, shortest: int = 2) -> ExportedPrefill:
@@ -121,9 +132,23 @@ def _below(step: ExportedStep) -> tuple[ExportedPrefill, ExportedPrefill]:
     return _prompt(step), replace(_chunk(replace(step, longest=half)), longest=half)
 
 
-def _made(cls: str, step: ExportedStep) -> ExportedStep:
-    """A step of a model that made a cache of its own class where it was given none, until that class was gone."""
-    return replace(step, tiny=replace(step.tiny, start=own_class(cls)))
+def _in_chunks(step: ExportedStep) -> tuple[ExportedPrefill, ExportedPrefill]:
+    """Whole chunks of 4 tokens, onto an empty cache and onto one that holds tokens."""
+    return (
+        ExportedPrefill(step, WHOLE, WHOLES, shortest=8, whole=WINDOW),
+        ExportedPrefill(step, WHOLE_PIECE, WHOLE_PIECES, shortest=8, whole=WINDOW),
+    )
+
+
+def _of_fixed_length(step: ExportedStep) -> tuple[ExportedPrefill, ExportedPrefill]:
+    """A number of tokens that is part of the program, onto an empty cache and onto one that holds tokens."""
+    return ExportedPrefill(step, FIXED, FIXED_TOO, whole=0), ExportedPrefill(step, FIXED_PIECE, FIXED_PIECES, whole=0)
+
+
+def _made(step: ExportedStep, *paths: str) -> ExportedStep:
+    """A step of a model that takes a cache of its own class, or took one until that class was gone."""
+    start = own_class(*(f"transformers.{path}" for path in paths))
+    return replace(step, tiny=replace(step.tiny, start=start))
 
 
 # A growing layer keeps one token less than its window. A prompt that is shorter than that leaves another structure, and
@@ -138,10 +163,13 @@ PREFILLS = (
     _prompt(step_of("t5", num_layers=1)),
     _chunk(step_of("mistral", num_hidden_layers=1)),
 )
-_MAMBA2 = _made("transformers.models.mamba2.modeling_mamba2:Mamba2Cache", step_of("mamba2", num_hidden_layers=1))
-# There is no prefill of Mamba and Jamba: their code in Python loops over the tokens one by one. Qwen3-Next and MiniMax
-# loop over blocks of them. That makes the length a constant of the program (measured with 5.23, Mamba and Jamba).
-_LFM2 = _made("transformers.models.lfm2.modeling_lfm2:Lfm2HybridConvCache", step_of("lfm2"))
+_MAMBA = _made(
+    step_of("mamba", num_hidden_layers=1), "cache_utils:MambaCache", "models.mamba.modeling_mamba:MambaCache"
+)
+_MAMBA2 = _made(step_of("mamba2", num_hidden_layers=1), "models.mamba2.modeling_mamba2:Mamba2Cache")
+_LFM2 = _made(step_of("lfm2"), "models.lfm2.modeling_lfm2:Lfm2HybridConvCache")
+_MINIMAX = _made(step_of("minimax"), "models.minimax.modeling_minimax:MiniMaxCache")
+_QWEN3_NEXT = _made(step_of("qwen3-next"), "models.qwen3_next.modeling_qwen3_next:Qwen3NextDynamicCache")
 MORE_PREFILLS = (
     _prompt(step_of("gemma3"), _PAST),
     _prompt(step_of("gpt-oss", **SLIDING), _PAST),
@@ -153,7 +181,6 @@ MORE_PREFILLS = (
     _prompt(step_of("gemma2"), _PAST_STATIC),
     _prompt(step_of("phi3", num_hidden_layers=1)),
     _prompt(_LFM2, _CONVOLVED),
-    ExportedPrefill(_MAMBA2, WHOLE, WHOLES, shortest=8, whole=WINDOW),
     # Into the preallocated tensors of a StaticCache, which are made in the program.
     _prompt(step_of("llama", "-static", MAXIMUM, static=True, num_hidden_layers=1)),
     _prompt(step_of("mistral", "-static", MAXIMUM, static=True, num_hidden_layers=1), _PAST_STATIC),
@@ -167,10 +194,19 @@ MORE_PREFILLS = (
     _chunk(step_of("whisper", decoder_layers=1)),
     _chunk(step_of("gemma2"), _PAST_STATIC),
     _chunk(_LFM2, _CONVOLVED),
-    ExportedPrefill(_MAMBA2, WHOLE_PIECE, WHOLE_PIECES, shortest=8, whole=WINDOW),
     _chunk(step_of("llama", "-static", MAXIMUM, static=True, num_hidden_layers=1)),
     _chunk(step_of("mistral", "-static", MAXIMUM, static=True, num_hidden_layers=1)),
     *_below(step_of("mistral", "-below", LONGEST_BELOW, sliding_window=WIDE, num_hidden_layers=1)),
+    # State spaces and lightning attention: in whole chunks where the model works in chunks, of one length where it
+    # works in a loop.
+    *_in_chunks(_MAMBA2),
+    *_in_chunks(step_of("bamba")),
+    *_in_chunks(step_of("falcon-h1", num_hidden_layers=1)),
+    *_of_fixed_length(_MAMBA),
+    *_of_fixed_length(step_of("jamba")),
+    # MiniMax raises on the second piece of a prompt (5.23: its mask is longer than the piece), as it is.
+    _of_fixed_length(_MINIMAX)[0],
+    *_of_fixed_length(_QWEN3_NEXT),
 )
 
 

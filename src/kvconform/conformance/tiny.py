@@ -55,21 +55,28 @@ def hybrid(model: Any, batch: int) -> Any:
     return cls(model.config, max_batch_size=batch, max_cache_len=32, dtype=torch.float32)
 
 
-def own_class(path: str) -> Start:
-    """The cache class of a model that makes none by itself, where the release has that class.
+def own_class(*paths: str) -> Start:
+    """The cache class of a model that makes none by itself, or that takes no other: the first that the release has.
 
-    These classes take a configuration and a batch size, as `generate` of those releases calls them.
+    It is given what it takes of a configuration, a batch size, a dtype and a device for each layer, as `generate` of
+    those releases gives it.
     """
 
     def start(model: Any, batch: int) -> Any:
-        cls = lookup(path)
+        cls = next((found for found in map(lookup, paths) if found is not None), None)
         if cls is None:
             return None
-        names = inspect.signature(cls.__init__).parameters
-        devices = {"devices": ["cpu"] * model.config.num_hidden_layers} if "devices" in names else {}
-        return cls(model.config, batch, dtype=torch.float32, **devices)
+        taken = inspect.signature(cls.__init__).parameters
+        # The older name of the batch size is there for those who still write it, and warns.
+        size = {"max_batch_size" if "max_batch_size" in taken else "batch_size": batch}
+        offered = {"config": model.config, **size, "dtype": torch.float32, "devices": ["cpu"] * _layers(model)}
+        return cls(**{name: value for name, value in offered.items() if name in taken})
 
     return start
+
+
+def _layers(model: Any) -> int:
+    return int(model.config.num_hidden_layers)
 
 
 @dataclass(frozen=True)
