@@ -212,9 +212,9 @@ def _make_plan(cls: type, context: list[str]) -> _Plan:
     plan.layers = [layers[i] for i in range(len(layers))]
     plan.count = len(plan.attributes) + sum(len(layer.attributes) for layer in plan.layers)
     _add_rest(plan, dict(defaults_of(cls)))
-    given = {*plan.attributes, *(name for name, _ in plan.facts), *plan.missing}
-    plan.settings = [name for name in settings_names(cls) if name not in given]
-    plan.compileable = "is_compileable" not in given and tells_compileable(cls)
+    told = _told(plan)
+    plan.settings = [name for name in settings_names(cls) if name not in told]
+    plan.compileable = "is_compileable" not in told and tells_compileable(cls)
     for index, layer in enumerate(plan.layers):
         _finish(layer)
         _refuse_other_counters(index, layer)
@@ -265,7 +265,7 @@ def _refuse_other_counters(index: int, layer: _LayerPlan) -> None:
     model = model_by_code(layer.letters)
     if not layer.ready or not model.ready:
         return
-    names = {*layer.attributes, *layer.missing, *layer.implied, *(name for name, _ in layer.facts)}
+    names = {*_told(layer), *layer.implied}
     lacking = sorted(name for name in COUNTERS if name in model.ready and name not in names)
     # What an example of transformers' own class lacks, it never has; of another's class an example may know less.
     known = model.ready if model.cls is probes.cache_class(model.cls.__name__) else COUNTERS
@@ -293,20 +293,13 @@ def _finish(layer: _LayerPlan) -> None:
     base = model.ready if layer.ready else model.fresh
     layer.grows = grows(base)
     rest = {}
-    given = {
-        *layer.attributes,
-        *(name for name, _ in layer.facts),
-        *layer.missing,
-        *layer.implied,
-        layer.config,
-        *_STANDARD,
-    }
+    told = {*_told(layer), *layer.implied, layer.config, *_STANDARD}
     # A layer of linear attention alone has tensors, and is never `ready`.
-    told = layer.ready or bool(layer.attributes)
+    filled = layer.ready or bool(layer.attributes)
     for name, value in base.items():
-        if name in given:
+        if name in told:
             continue
-        if name in FROM_CONFIG or (told and is_derived(name)) or (layer.ready and layer.grows and name in COUNTERS):
+        if name in FROM_CONFIG or (filled and is_derived(name)) or (layer.ready and layer.grows and name in COUNTERS):
             layer.implied.append(name)
         else:
             rest[name] = value
@@ -315,11 +308,16 @@ def _finish(layer: _LayerPlan) -> None:
     _add_rest(layer, rest)
 
 
+def _told(plan: _Plan | _LayerPlan) -> set[str]:
+    """The attributes that the context gives, or takes away."""
+    return {*plan.attributes, *(name for name, _ in plan.facts), *plan.missing}
+
+
 def _add_rest(plan: _Plan | _LayerPlan, rest: dict[str, Any]) -> None:
     """Values that every new instance has. Containers are written as facts, so that no two instances share one."""
-    given = {*plan.attributes, *(name for name, _ in plan.facts), *plan.missing}
+    told = _told(plan)
     for name, value in rest.items():
-        if name in given:
+        if name in told:
             continue
         if isinstance(value, (list, dict, set, type)):
             plan.facts.append((name, Writer(None).write(name, value)))
