@@ -60,6 +60,7 @@ COUNTERS = frozenset(
         "_seen_tokens",
         "erased_length",
         "_previous_number_of_accepted_tokens",
+        "seqlen_offset",
     }
 )
 """Attributes that count tokens. They are derived or leaves, never context (rule: a spec never tells a length)."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 import torch.utils._pytree as pytree
 
-from kvconform import CacheStructureError, probes
+from kvconform import CacheStructureError, probes, register_flattening_functions
 from kvconform.checks.builders import HEADS, WIDTH
 from kvconform.checks.caches import BY_NAME
+from kvconform.checks.needs import lookup
 from kvconform.checks.observe import differences, essence, observe
 from kvconform.checks.trees import expect_round_trip
 
@@ -107,3 +110,22 @@ def test_a_layer_that_counts_otherwise_here_is_refused(change):
 
 def unflatten(cls, leaves, context):
     return pytree.SUPPORTED_NODES[cls].unflatten_fn(leaves, context)
+
+
+COUNTING = ("mamba2.modeling_mamba2:Mamba2Cache", "xlstm.modeling_xlstm:xLSTMCache")
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_a_count_that_no_tensor_tells_is_a_leaf(name):
+    # Mamba2 until 4.47 and xLSTM (an int in 5.3, a tensor in 5.23) count tokens beside states whose shape is always the same.
+    cls = lookup(f"transformers.models.{name}")
+    if cls is None or "seqlen_offset" not in inspect.getsource(cls.__init__):
+        pytest.skip("this release has no such class, or it counts nothing")
+    module = name.partition(":")[2].removesuffix("Cache")
+    config = lookup(f"transformers:{module}Config")(hidden_size=16, num_hidden_layers=1, num_heads=2)
+    with register_flattening_functions():
+        cache = cls(config, 2, dtype=torch.float32)
+        before = context_of(cache)
+        cache.seqlen_offset += 5
+        expect_round_trip(cache)
+        assert context_of(cache) == before

@@ -23,7 +23,7 @@ from kvconform.conformance.exported import (
     step_of,
 )
 from kvconform.conformance.models import WINDOW
-from kvconform.conformance.tiny import hybrid, own_class, tokens
+from kvconform.conformance.tiny import Start, chosen_by_model, hybrid, own_class, tokens
 
 NEXT_STEPS = 4
 
@@ -42,9 +42,10 @@ PIECE, PIECES = Sizes(2, 6, 5), (Sizes(3, 9, 6), Sizes(5, 7, 8))
 # State spaces work in chunks of 4 and pad to them: a length is a multiple, or its padding is a condition.
 WHOLE, WHOLES = Sizes(2, 0, 12), (Sizes(3, 0, 8), Sizes(5, 0, 16))
 WHOLE_PIECE, WHOLE_PIECES = Sizes(2, 6, 12), (Sizes(3, 9, 8), Sizes(5, 7, 16))
-# Loops over the tokens, or over blocks of them, make their number a constant of the program.
-FIXED, FIXED_TOO = Sizes(2, 0, 6), (Sizes(3, 0, 6), Sizes(5, 0, 6))
-FIXED_PIECE, FIXED_PIECES = Sizes(2, 6, 5), (Sizes(3, 9, 5), Sizes(5, 7, 5))
+# Loops over the tokens, or over blocks of them, make their number a constant of the program. Here it is the width of
+# the convolutions: models of 4.x take cache positions of another number for a step.
+FIXED, FIXED_TOO = Sizes(2, 0, 4), (Sizes(3, 0, 4), Sizes(5, 0, 4))
+FIXED_PIECE, FIXED_PIECES = Sizes(2, 6, 4), (Sizes(3, 9, 4), Sizes(5, 7, 4))
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ExportedPrefill:
     """A prefill by the model of ``step``: exported at the size ``example``, run at the sizes ``unseen``.
 
     ``shortest`` and ``longest`` bound the tokens that are asked for at once; their number is a multiple of ``whole``,
-    or always that of the example where ``whole`` is 0.
+    or always that of the example where ``whole`` is 0. ``empty`` makes the cache of a model that starts with none.
     """
 
     step: ExportedStep
@@ -61,6 +62,7 @@ class ExportedPrefill:
     shortest: int = 2
     longest: int = LONGEST
     whole: int = 1
+    empty: Start = chosen_by_model
 
     @property
     def name(self) -> str:
@@ -78,9 +80,10 @@ class ExportedPrefill:
             return self.step.inputs(model, batch, held)[1]
         if self.step.static:
             return lookup("transformers.cache_utils:StaticCache")(config=model.config, max_cache_len=MAXIMUM)
-        started = self.step.tiny.start(model, batch)
-        if started is not None:
-            return started
+        for start in (self.step.tiny.start, self.empty):
+            started = start(model, batch)
+            if started is not None:
+                return started
         cls = lookup("transformers.cache_utils:DynamicCache")
         return cls(config=model.config) if "config" in inspect.signature(cls.__init__).parameters else cls()
 
@@ -145,10 +148,10 @@ def _of_fixed_length(step: ExportedStep) -> tuple[ExportedPrefill, ExportedPrefi
     return ExportedPrefill(step, FIXED, FIXED_TOO, whole=0), ExportedPrefill(step, FIXED_PIECE, FIXED_PIECES, whole=0)
 
 
-def _made(step: ExportedStep, *paths: str) -> ExportedStep:
-    """A step of a model that takes a cache of its own class, or took one until that class was gone."""
-    start = own_class(*(f"transformers.{path}" for path in paths))
-    return replace(step, tiny=replace(step.tiny, start=start))
+def _onto(prefills: tuple[ExportedPrefill, ...], *paths: str) -> tuple[ExportedPrefill, ...]:
+    """Prefills by a model that takes a cache of its own class, or took one until that class was gone."""
+    empty = own_class(*(f"transformers.models.{path}" for path in paths))
+    return tuple(replace(prefill, empty=empty) for prefill in prefills)
 
 
 # A growing layer keeps one token less than its window. A prompt that is shorter than that leaves another structure, and
@@ -163,13 +166,6 @@ PREFILLS = (
     _prompt(step_of("t5", num_layers=1)),
     _chunk(step_of("mistral", num_hidden_layers=1)),
 )
-_MAMBA = _made(
-    step_of("mamba", num_hidden_layers=1), "cache_utils:MambaCache", "models.mamba.modeling_mamba:MambaCache"
-)
-_MAMBA2 = _made(step_of("mamba2", num_hidden_layers=1), "models.mamba2.modeling_mamba2:Mamba2Cache")
-_LFM2 = _made(step_of("lfm2"), "models.lfm2.modeling_lfm2:Lfm2HybridConvCache")
-_MINIMAX = _made(step_of("minimax"), "models.minimax.modeling_minimax:MiniMaxCache")
-_QWEN3_NEXT = _made(step_of("qwen3-next"), "models.qwen3_next.modeling_qwen3_next:Qwen3NextDynamicCache")
 MORE_PREFILLS = (
     _prompt(step_of("gemma3"), _PAST),
     _prompt(step_of("gpt-oss", **SLIDING), _PAST),
@@ -180,7 +176,6 @@ MORE_PREFILLS = (
     _prompt(step_of("qwen2", num_hidden_layers=1)),
     _prompt(step_of("gemma2"), _PAST_STATIC),
     _prompt(step_of("phi3", num_hidden_layers=1)),
-    _prompt(_LFM2, _CONVOLVED),
     # Into the preallocated tensors of a StaticCache, which are made in the program.
     _prompt(step_of("llama", "-static", MAXIMUM, static=True, num_hidden_layers=1)),
     _prompt(step_of("mistral", "-static", MAXIMUM, static=True, num_hidden_layers=1), _PAST_STATIC),
@@ -193,20 +188,26 @@ MORE_PREFILLS = (
     _chunk(step_of("t5", num_layers=1)),
     _chunk(step_of("whisper", decoder_layers=1)),
     _chunk(step_of("gemma2"), _PAST_STATIC),
-    _chunk(_LFM2, _CONVOLVED),
     _chunk(step_of("llama", "-static", MAXIMUM, static=True, num_hidden_layers=1)),
     _chunk(step_of("mistral", "-static", MAXIMUM, static=True, num_hidden_layers=1)),
     *_below(step_of("mistral", "-below", LONGEST_BELOW, sliding_window=WIDE, num_hidden_layers=1)),
-    # State spaces and lightning attention: in whole chunks where the model works in chunks, of one length where it
-    # works in a loop.
-    *_in_chunks(_MAMBA2),
+    # State spaces, linear attention and convolutions: in whole chunks where the model works in chunks, of one length
+    # where it works in a loop.
+    *_onto(_in_chunks(step_of("mamba2", num_hidden_layers=1)), "mamba2.modeling_mamba2:Mamba2Cache"),
     *_in_chunks(step_of("bamba")),
     *_in_chunks(step_of("falcon-h1", num_hidden_layers=1)),
-    *_of_fixed_length(_MAMBA),
+    *_onto(
+        _of_fixed_length(step_of("mamba", num_hidden_layers=1)),
+        "mamba.modeling_mamba:MambaCache",
+    ),
     *_of_fixed_length(step_of("jamba")),
     # MiniMax raises on the second piece of a prompt (5.23: its mask is longer than the piece), as it is.
-    _of_fixed_length(_MINIMAX)[0],
-    *_of_fixed_length(_QWEN3_NEXT),
+    *_onto(_of_fixed_length(step_of("minimax"))[:1], "minimax.modeling_minimax:MiniMaxCache"),
+    *_onto(_of_fixed_length(step_of("qwen3-next")), "qwen3_next.modeling_qwen3_next:Qwen3NextDynamicCache"),
+    *_onto(
+        (_prompt(step_of("lfm2"), _CONVOLVED), _chunk(step_of("lfm2"), _CONVOLVED)),
+        "lfm2.modeling_lfm2:Lfm2HybridConvCache",
+    ),
 )
 
 
