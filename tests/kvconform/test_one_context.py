@@ -117,7 +117,7 @@ COUNTING = ("mamba2.modeling_mamba2:Mamba2Cache", "xlstm.modeling_xlstm:xLSTMCac
 
 @pytest.mark.parametrize("name", COUNTING)
 def test_a_count_that_no_tensor_tells_is_a_leaf(name):
-    # Mamba2 until 4.47 and xLSTM (an int in 5.3, a tensor in 5.23) count tokens beside states whose shape is always the same.
+    # Mamba2 until 4.47 and xLSTM (an int in 5.3, a tensor in 5.23) count tokens beside states of one shape.
     cls = lookup(f"transformers.models.{name}")
     if cls is None or "seqlen_offset" not in inspect.getsource(cls.__init__):
         pytest.skip("this release has no such class, or it counts nothing")

@@ -167,7 +167,7 @@ PREFILLS = (
     _chunk(step_of("mistral", num_hidden_layers=1)),
 )
 MORE_PREFILLS = (
-    _prompt(step_of("gemma3"), _PAST),
+    _prompt(step_of("gemma3"), _PAST_STATIC),
     _prompt(step_of("gpt-oss", **SLIDING), _PAST),
     _prompt(step_of("llama4", **CHUNKED), _PAST),
     _prompt(step_of("gpt2", n_layer=1)),
@@ -181,7 +181,7 @@ MORE_PREFILLS = (
     _prompt(step_of("mistral", "-static", MAXIMUM, static=True, num_hidden_layers=1), _PAST_STATIC),
     # The second piece of a prompt.
     _chunk(step_of("llama", num_hidden_layers=1)),
-    _chunk(step_of("gemma3")),
+    _chunk(step_of("gemma3"), _PAST_STATIC),
     _chunk(step_of("gpt-oss", **SLIDING)),
     _chunk(step_of("llama4", **CHUNKED)),
     _chunk(step_of("gpt2", n_layer=1)),

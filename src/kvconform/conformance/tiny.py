@@ -58,8 +58,8 @@ def hybrid(model: Any, batch: int) -> Any:
 def own_class(*paths: str) -> Start:
     """The cache class of a model that makes none by itself, or that takes no other: the first that the release has.
 
-    It is given what it takes of a configuration, a batch size, a dtype and a device for each layer, as `generate` of
-    those releases gives it.
+    It is given what it takes of a configuration, a batch size, a dtype and devices, as `generate` of those releases
+    gives it. (4.49 makes a MambaCache on the device "meta" where it is given none.)
     """
 
     def start(model: Any, batch: int) -> Any:
@@ -69,7 +69,8 @@ def own_class(*paths: str) -> Start:
         taken = inspect.signature(cls.__init__).parameters
         # The older name of the batch size is there for those who still write it, and warns.
         size = {"max_batch_size" if "max_batch_size" in taken else "batch_size": batch}
-        offered = {"config": model.config, **size, "dtype": torch.float32, "devices": ["cpu"] * _layers(model)}
+        places = {"device": "cpu", "devices": ["cpu"] * _layers(model)}
+        offered = {"config": model.config, **size, "dtype": torch.float32, **places}
         return cls(**{name: value for name, value in offered.items() if name in taken})
 
     return start
