@@ -1,5 +1,6 @@
 """The tiny models of the suite: what makes one n/a, what a step is called with, and that steps pass what they must."""
 
+import sys
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from kvconform.conformance import exported, test_model
 from kvconform.conformance.exported import EXPORTED, LONGEST, LONGEST_BELOW, MAXIMUM, MORE_EXPORTED, WIDE, ExportedStep
 from kvconform.conformance.models import BY_NAME, DECODERS, MODELS, WINDOW
 from kvconform.conformance.prefill import MORE_PREFILLS, NEXT_STEPS, PREFILLS
-from kvconform.conformance.tiny import TinyModel, tokens
+from kvconform.conformance.tiny import TinyModel, own_class, tokens
 
 LLAMA = DECODERS[0]
 
@@ -131,12 +132,31 @@ def test_prefills_run_at_sizes_that_were_asked_for_and_not_exported(prefill):
     for sizes in (prefill.example, *prefill.unseen):
         assert prefill.shortest <= sizes.count <= prefill.longest
         assert sizes.count > 1
-        assert sizes.count % prefill.whole == 0
+        assert sizes.count % prefill.whole == 0 if prefill.whole else sizes.count == prefill.example.count
         assert sizes.held <= prefill.step.longest
         assert bool(sizes.held) == prefill.name.endswith("-chunk")
         assert sizes.held + sizes.count + NEXT_STEPS <= MAXIMUM
     assert prefill.example.batch not in {sizes.batch for sizes in prefill.unseen}
-    assert prefill.example.count not in {sizes.count for sizes in prefill.unseen}
+    # Models that loop over the tokens are exported for one number of them.
+    assert (prefill.example.count in {sizes.count for sizes in prefill.unseen}) is (prefill.whole == 0)
+
+
+def test_models_that_loop_over_tokens_are_the_only_ones_of_one_length():
+    fixed = {prefill.step.tiny.name for prefill in (*PREFILLS, *MORE_PREFILLS) if prefill.whole == 0}
+    assert fixed == {"mamba", "jamba", "minimax", "qwen3-next"}
+
+
+class Made:
+    def __init__(self, config, max_batch_size, dtype, batch_size=None):
+        self.given = (config, max_batch_size, dtype, batch_size)
+
+
+def test_a_class_of_a_models_own_is_given_what_it_takes(monkeypatch):
+    monkeypatch.setitem(sys.modules, "made", SimpleNamespace(Made=Made))
+    model = BY_NAME["llama"].build()
+    start = own_class("transformers:NoSuchClass", "made:Made")
+    assert start(model, 3).given == (model.config, 3, torch.float32, None)
+    assert own_class("transformers:NoSuchClass")(model, 3) is None
 
 
 @pytest.mark.parametrize("name", ["mistral", "mistral-chunk", "t5"])
