@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from matrix import wording
-from matrix.baseline import NATIVE, OURS
+from matrix.baseline import OURS
 from matrix.findings import findings
 from matrix.grid import Place, Results
 from matrix.tally import ALL, STATES, State, Tally
@@ -50,7 +51,6 @@ def render(results: Results) -> str:
             shown=shown,
             large=large,
             detailed=_detailed(results, large=large),
-            native=NATIVE in results.subjects,
             measured=wording.measured(results),
             warnings=wording.warnings(results),
             legend=_legend(results),
@@ -121,11 +121,11 @@ def _legend(results: Results) -> list[State]:
     return [state for state in STATES if state in used and not (state == "skip" and "na" in used)]
 
 
-def _answer(place: Place) -> tuple[str, list[str]]:
+def _answer(place: Place, subjects: Sequence[str]) -> tuple[str, list[str]]:
     """The answer to the two selects: a word, then a sentence a subject."""
     if place.run is None or place.run.unresolved is not None:
         return "No: these two cannot be installed together.", []
-    asked = [subject for subject in (OURS, NATIVE) if place.tally(subject) != Tally()]
+    asked = [subject for subject in subjects if place.tally(subject) != Tally()]
     words: dict[State, str] = {
         "pass": "Yes.",
         "known": "Mostly: each exception has a known reason.",

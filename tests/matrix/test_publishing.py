@@ -79,6 +79,16 @@ def test_messages_are_text_on_the_page(found: Results) -> None:
     assert NASTY.strip() in seen.text
 
 
+def test_every_registration_that_was_asked_is_named_and_answers() -> None:
+    three = [record("a/x"), record("a/x", "fail", "native"), record("a/x", "error", "exporter")]
+    seen = Page(page.render(results([run(*three, torch="2.15", transformers="5.23")], Baseline())))
+    lead = "questions to kvconform and, in further lines, to transformers alone and to transformers' own exporter."
+    assert lead in " ".join(seen.text.split())
+    for name in ("With kvconform", "Transformers alone", "Transformers' own exporter"):
+        assert f"{name}: " in seen.text
+        assert f"{name}, " in seen.text
+
+
 def test_the_page_asks_nobody(found: Results) -> None:
     text = page.render(found)
     addresses = [value for _, name, value in Page(text).attributes if name in ("src", "href", "action")]
