@@ -154,7 +154,7 @@ class Made:
 def test_a_class_of_a_models_own_is_given_what_it_takes(monkeypatch):
     monkeypatch.setitem(sys.modules, "made", SimpleNamespace(Made=Made))
     model = BY_NAME["llama"].build()
-    start = own_class("transformers:NoSuchClass", "made:Made")
+    start = own_class("made:Made")
     assert start(model, 3).given == (model.config, 3, torch.float32, None)
     assert own_class("transformers:NoSuchClass")(model, 3) is None
 

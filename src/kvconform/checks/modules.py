@@ -76,8 +76,7 @@ def _read(x: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Te
     """Mix every key with its value and with ``x``.
 
     A token more or less, keys for values, and layers in another order are seen in the result. It is not attention,
-    which the models of the suite do: ``torch.export`` takes a matmul apart into a dozen operations, and that was a
-    third of the time of the checks that export such modules (measured with torch 2.15).
+    which the models of the suite do: ``torch.export`` takes a matmul apart into many operations, and traces each.
     """
     asked = x.mean(dim=2, keepdim=True)
     return x + (keys * (values + asked)).mean(dim=2, keepdim=True)

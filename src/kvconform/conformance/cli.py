@@ -215,7 +215,7 @@ def base_arguments(suite: Path) -> list[str]:
 
 def _arguments(options: argparse.Namespace, subjects: list[str], device: str, faults: str) -> list[str]:
     arguments = base_arguments(options.suite)
-    # Work is stolen: checks differ by a factor of a thousand, and fixed shares left one of two workers alone for 24 s.
+    # Some checks take a thousand times as long as others: with fixed shares one worker is left alone at the end.
     arguments += ["-p", "xdist.plugin", "-n", str(options.jobs), "--dist", "worksteal"]
     arguments += ["--max-worker-restart", "100000"]
     arguments += [f"--kvconform-subject={name}" for name in subjects]

@@ -148,10 +148,9 @@ def _of_fixed_length(step: ExportedStep) -> tuple[ExportedPrefill, ExportedPrefi
     return ExportedPrefill(step, FIXED, FIXED_TOO, whole=0), ExportedPrefill(step, FIXED_PIECE, FIXED_PIECES, whole=0)
 
 
-def _onto(prefills: tuple[ExportedPrefill, ...], *paths: str) -> tuple[ExportedPrefill, ...]:
+def _onto(path: str, prefills: tuple[ExportedPrefill, ...]) -> tuple[ExportedPrefill, ...]:
     """Prefills by a model that takes a cache of its own class, or took one until that class was gone."""
-    empty = own_class(*(f"transformers.models.{path}" for path in paths))
-    return tuple(replace(prefill, empty=empty) for prefill in prefills)
+    return tuple(replace(prefill, empty=own_class(f"transformers.models.{path}")) for prefill in prefills)
 
 
 # A growing layer keeps one token less than its window. A prompt that is shorter than that leaves another structure, and
@@ -193,20 +192,17 @@ MORE_PREFILLS = (
     *_below(step_of("mistral", "-below", LONGEST_BELOW, sliding_window=WIDE, num_hidden_layers=1)),
     # State spaces, linear attention and convolutions: in whole chunks where the model works in chunks, of one length
     # where it works in a loop.
-    *_onto(_in_chunks(step_of("mamba2", num_hidden_layers=1)), "mamba2.modeling_mamba2:Mamba2Cache"),
+    *_onto("mamba2.modeling_mamba2:Mamba2Cache", _in_chunks(step_of("mamba2", num_hidden_layers=1))),
     *_in_chunks(step_of("bamba")),
     *_in_chunks(step_of("falcon-h1", num_hidden_layers=1)),
-    *_onto(
-        _of_fixed_length(step_of("mamba", num_hidden_layers=1)),
-        "mamba.modeling_mamba:MambaCache",
-    ),
+    *_onto("mamba.modeling_mamba:MambaCache", _of_fixed_length(step_of("mamba", num_hidden_layers=1))),
     *_of_fixed_length(step_of("jamba")),
     # MiniMax raises on the second piece of a prompt (5.23: its mask is longer than the piece), as it is.
-    *_onto(_of_fixed_length(step_of("minimax"))[:1], "minimax.modeling_minimax:MiniMaxCache"),
-    *_onto(_of_fixed_length(step_of("qwen3-next")), "qwen3_next.modeling_qwen3_next:Qwen3NextDynamicCache"),
+    *_onto("minimax.modeling_minimax:MiniMaxCache", _of_fixed_length(step_of("minimax"))[:1]),
+    *_onto("qwen3_next.modeling_qwen3_next:Qwen3NextDynamicCache", _of_fixed_length(step_of("qwen3-next"))),
     *_onto(
-        (_prompt(step_of("lfm2"), _CONVOLVED), _chunk(step_of("lfm2"), _CONVOLVED)),
         "lfm2.modeling_lfm2:Lfm2HybridConvCache",
+        (_prompt(step_of("lfm2"), _CONVOLVED), _chunk(step_of("lfm2"), _CONVOLVED)),
     ),
 )
 

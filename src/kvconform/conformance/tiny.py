@@ -55,15 +55,15 @@ def hybrid(model: Any, batch: int) -> Any:
     return cls(model.config, max_batch_size=batch, max_cache_len=32, dtype=torch.float32)
 
 
-def own_class(*paths: str) -> Start:
-    """The cache class of a model that makes none by itself, or that takes no other: the first that the release has.
+def own_class(path: str) -> Start:
+    """The cache class of a model that makes none by itself, or that takes no other, where the release has that class.
 
     It is given what it takes of a configuration, a batch size, a dtype and devices, as `generate` of those releases
     gives it. (4.49 makes a MambaCache on the device "meta" where it is given none.)
     """
 
     def start(model: Any, batch: int) -> Any:
-        cls = next((found for found in map(lookup, paths) if found is not None), None)
+        cls = lookup(path)
         if cls is None:
             return None
         taken = inspect.signature(cls.__init__).parameters
