@@ -88,7 +88,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
-    session.run("lint-imports", env={"PYTHONPATH": "src:."})
+    session.run("lint-imports", env={"PYTHONPATH": "src:conformance:."})
     session.run("shellcheck", ".ci/run")
     workflows = [str(path.relative_to(ROOT)) for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))]
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
@@ -108,4 +108,4 @@ def mutants(session: nox.Session) -> None:
     """Prove that each planted fault is found by some check. Options after `--` go to the command."""
     session.env["UV_PYTHON_DOWNLOADS"] = "never"
     session.install("-e", ".[check]", *TESTED_WITH)
-    session.run("python", "-m", "kvconform.conformance.mutants", *session.posargs)
+    session.run("python", "-m", "mutants", *session.posargs, env={"PYTHONPATH": "tests"})

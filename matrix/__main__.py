@@ -106,7 +106,7 @@ def _plan(found: argparse.Namespace) -> int:
 
     axes, paths = axes_module.load(), Paths.here()
     cells = plan.select(found, axes)
-    rows = plan.build(cells, axes, paths, CellOptions(), suite_digest(paths.root / "src" / "kvconform"))
+    rows = plan.build(cells, axes, paths, CellOptions(), suite_digest(paths.root))
     print(plan.show(rows, found.format))
     return ExitCode.OK
 

@@ -45,7 +45,7 @@ def run_bisect(found: argparse.Namespace, axes: Axes, paths: Paths) -> int:
         raise UserError(f"{found.check!r} is no check: ids look like round-trip/dynamic", "python -m matrix checks")
     cells = _line(found, axes)
     options = CellOptions(device=found.device, python=axes.python)
-    digest = suite_digest(paths.root / "src" / "kvconform")
+    digest = suite_digest(paths.root)
     # A cell without a record is asked one category only; that answer stays apart from the published records.
     narrow = replace(options, categories=(category,), subjects=(found.subject,))
 

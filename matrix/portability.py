@@ -95,7 +95,7 @@ def run(found: argparse.Namespace, axes: Axes, paths: Paths, *, make: Make | Non
     def made(cell: Cell) -> Made:
         return environment.make(cell, axes, paths, torch_backend=found.torch_backend)
 
-    digest = suite_digest(paths.root / "src" / "kvconform")
+    digest = suite_digest(paths.root)
     work = Work(found.subject, digest, paths, found.rerun, make or made)
     known = grid.load_known()
     out = found.out or paths.home / "reports"
@@ -166,7 +166,7 @@ def _process(work: Work, made: Made, saver: Cell, loader: Cell | None, header: d
     record = work.record(saver, loader)
     record.parent.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
-    command = [str(made.python), "-m", "kvconform.conformance.portability", "load" if loader else "save"]
+    command = [str(made.python), "-m", "kvconform_conformance.portability", "load" if loader else "save"]
     command += [str(work.programs(saver)), "--subject", work.subject, "--record", str(record)]
     command += ["--header", json.dumps(header)]
     variables = cell_environment(CellOptions(subjects=(work.subject,))) | {"OMP_NUM_THREADS": "1"}

@@ -35,7 +35,7 @@ def run(found: argparse.Namespace, axes: Axes, paths: Paths, *, command: fanout.
     options = _options(found)
     found.device = device_here(options.device)
     cells = plan.select(found, axes, tier="smoke")
-    planned = plan.build(cells, axes, paths, options, suite_digest(paths.root / "src" / "kvconform"))
+    planned = plan.build(cells, axes, paths, options, suite_digest(paths.root))
     todo = [row.cell for row in planned if not row.why_not and (found.rerun or options.fresh or not row.recorded)]
     skipped = [row.cell for row in planned if row.recorded and row.cell not in todo]
     impossible = [row for row in planned if row.why_not]

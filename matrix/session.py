@@ -100,7 +100,7 @@ def check_command(run: Run, python: Path, part: Path) -> list[str]:
     """The one line that runs the suite in a cell."""
     cell, options = run.cell, run.options
     command = [str(python), "-m", "kvconform", "check", "--record", str(part), "--cell", cell.id]
-    command += ["--digest", suite_digest(run.paths.root / "src" / "kvconform"), "--device", cell.device]
+    command += ["--digest", suite_digest(run.paths.root), "--device", cell.device]
     if not cell.moving:
         command += [f"--expect=torch={cell.torch}", f"--expect=transformers={cell.transformers}"]
     command += [f"--subject={name}" for name in options.subjects]

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if command == "check":
-        from kvconform.conformance import cli
+        from kvconform_conformance.runner import cli
 
         return cli.main(rest)
     if command == "doctor":

@@ -13,11 +13,11 @@ def write(folder: Path, name: str, text: str) -> None:
 
 def test_the_digest_tells_paths_and_bytes_apart(tmp_path: Path) -> None:
     for name, files in {
-        "one": {"a.py": "x", "b/c.py": "y"},
-        "same": {"b/c.py": "y", "a.py": "x", "notes.txt": "z"},
-        "moved": {"a.py": "x", "b/d.py": "y"},
-        "changed": {"a.py": "x", "b/c.py": "z"},
-        "shifted": {"a.py": "", "b/c.py": "xy"},
+        "one": {"src/a.py": "x", "conformance/c.py": "y"},
+        "same": {"conformance/c.py": "y", "src/a.py": "x", "src/notes.txt": "z", "tests/d.py": "w"},
+        "moved": {"src/a.py": "x", "conformance/d.py": "y"},
+        "changed": {"src/a.py": "x", "conformance/c.py": "z"},
+        "shifted": {"src/a.py": "", "conformance/c.py": "xy"},
     }.items():
         for path, text in files.items():
             write(tmp_path / name, path, text)

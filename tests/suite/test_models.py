@@ -12,11 +12,20 @@ import torch
 
 from kvconform.checks.needs import NotApplicableError
 from kvconform.checks.observe import observe
-from kvconform.conformance import exported, test_model
-from kvconform.conformance.exported import EXPORTED, LONGEST, LONGEST_BELOW, MAXIMUM, MORE_EXPORTED, WIDE, ExportedStep
-from kvconform.conformance.models import BY_NAME, DECODERS, MODELS, WINDOW
-from kvconform.conformance.prefill import MORE_PREFILLS, NEXT_STEPS, PREFILLS
-from kvconform.conformance.tiny import TinyModel, own_class, tokens
+from kvconform_conformance import test_model
+from kvconform_conformance.examples import steps as exported
+from kvconform_conformance.examples.models import BY_NAME, DECODERS, MODELS, WINDOW
+from kvconform_conformance.examples.prefills import MORE_PREFILLS, NEXT_STEPS, PREFILLS
+from kvconform_conformance.examples.steps import (
+    EXPORTED,
+    LONGEST,
+    LONGEST_BELOW,
+    MAXIMUM,
+    MORE_EXPORTED,
+    WIDE,
+    ExportedStep,
+)
+from kvconform_conformance.examples.tiny import TinyModel, own_class, tokens
 
 LLAMA = DECODERS[0]
 

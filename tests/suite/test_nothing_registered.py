@@ -5,19 +5,19 @@ import json
 
 import pytest
 
-from kvconform.conformance import cli
+from kvconform_conformance.runner import cli
 
 pytest.importorskip("xdist", reason="the suite runs in workers of pytest-xdist")
 pytest.importorskip("transformers", reason="the suite is about transformers")
 
-NOTHING = "kvconform.conformance.mutants.planted:nothing_registered"
+NOTHING = "mutants.planted:nothing_registered"
 # The others take a minute, and each of their checks begins by flattening a cache.
 CATEGORIES = ("registration", "round-trip", "behaviour", "device", "kvcache", "export", "dynamic-shape")
 
 
 def docstring(check):
     category, _, name = check.partition("[")[0].partition("/")
-    module = importlib.import_module(f"kvconform.conformance.test_{category.replace('-', '_')}")
+    module = importlib.import_module(f"kvconform_conformance.test_{category.replace('-', '_')}")
     return getattr(module, f"test_{name.replace('-', '_')}").__doc__
 
 

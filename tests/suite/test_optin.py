@@ -20,10 +20,11 @@ from kvconform import register_flattening_functions
 from kvconform.checks.caches import BY_NAME
 from kvconform.checks.errors import ExpectationError
 from kvconform.checks.modules import UpdateCache
-from kvconform.conformance import cli, optin, portability, test_executorch, test_onnx
-from kvconform.conformance.examples import step_inputs
-from kvconform.conformance.listing import list_checks, print_checks
-from kvconform.conformance.models import DECODERS, tokens
+from kvconform_conformance import portability, test_executorch, test_onnx
+from kvconform_conformance.examples.caches import step_inputs
+from kvconform_conformance.examples.models import DECODERS, tokens
+from kvconform_conformance.runner import cli, optin
+from kvconform_conformance.runner.listing import list_checks, print_checks
 
 DYNAMIC = BY_NAME["dynamic-two-layers"]
 
@@ -65,7 +66,7 @@ def suite(tmp_path):
     folder.mkdir()
     (folder / "test_plain.py").write_text("def test_one(subject): pass\n", encoding="utf-8")
     text = (
-        "from kvconform.conformance.needs import needs\nfrom kvconform.checks.needs import has\n"
+        "from kvconform_conformance.runner.needs import needs\nfrom kvconform.checks.needs import has\n"
         "pytestmark = needs(has('onnxruntime:NoSuchSession'))\ndef test_one(subject): pass\n"
     )
     (folder / "test_onnx.py").write_text(text, encoding="utf-8")

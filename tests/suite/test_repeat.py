@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kvconform.conformance.repeat import differences
+from kvconform_conformance.runner.repeat import differences
 
 pytest.importorskip("xdist", reason="the suite runs in workers of pytest-xdist")
 pytest.importorskip("transformers", reason="the suite is about transformers")

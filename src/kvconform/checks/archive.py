@@ -72,30 +72,21 @@ class _watched_log:  # noqa: N801 - used as a function
             logger.removeHandler(self.handler)
 
 
-_FRESH = """
-import sys, torch
-torch.set_num_threads(1)
-from kvconform.checks.archive import expect_loads
-from kvconform.conformance.examples import by_name, step_inputs
-from kvconform.conformance.subjects import resolve
-import torch.utils._pytree as pytree
-from pathlib import Path
-subject, recipe, batch, length, archive, result = sys.argv[1:]
-with resolve(subject).activate():
-    program = expect_loads(Path(archive), "a fresh process")
-    out = program.module()(*step_inputs(by_name(recipe).build(int(batch), int(length)), int(batch)))
-    torch.save([leaf for leaf in pytree.tree_leaves(out)], result)
-"""
+def run_in_fresh_process(command: list[str], result: Path, where: str = "") -> list[Any]:
+    """The leaves of a result that another process computes.
 
+    Args:
+        command: the arguments of the interpreter; the last one should be `result`.
+        result: where the process saves a list of tensors with `torch.save`.
+        where: what the check is about.
 
-def run_in_fresh_process(  # noqa: PLR0913, PLR0917 - a builder or check of many settings
-    subject: str, recipe: str, batch: int, length: int, archive: Path, where: str = ""
-) -> list[Any]:
-    """Load and run an archive in a process that knows nothing of this one, and return the leaves of its result."""
+    Raises:
+        ExpectationError: the process failed; the message ends with the last line that it printed.
+    """
     __tracebackhide__ = True
-    result = archive.with_suffix(".result")
-    command = [sys.executable, "-c", _FRESH, subject, recipe, str(batch), str(length), str(archive), str(result)]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=220, check=False)  # noqa: S603 - arguments are ours
+    answer = subprocess.run(  # noqa: S603 - the arguments are the caller's own
+        [sys.executable, *command], capture_output=True, text=True, timeout=220, check=False
+    )
     last = (answer.stderr.strip().splitlines() or ["(no message)"])[-1]
     expect(answer.returncode == 0, f"loading and running in a fresh process raised {last[:600]}", where)
     leaves: list[Any] = torch.load(result)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from kvconform.checks import ExpectationError
-from kvconform.conformance.needs import Need, needs, needs_cuda
+from kvconform_conformance.runner.needs import Need, needs, needs_cuda
 
 
 def test_segfault(subject):
@@ -125,7 +125,7 @@ def test_need_raises(subject):
 
 
 def test_claims_not_applicable(subject):
-    from kvconform.conformance.needs import NotApplicableError
+    from kvconform_conformance.runner.needs import NotApplicableError
 
     raise NotApplicableError("I decide that myself")
 

@@ -1,0 +1,1 @@
+"""The caches, models, decode steps and prefills that checks are asked of."""

@@ -1,0 +1,241 @@
+"""``python -m kvconform_conformance.portability save|load DIR``: programs saved in one environment, run in another.
+
+``save`` exports a decode step of each example with dynamic batch and length and writes ``NAME.pt2``, with ``NAME.json``
+and ``NAME.leaves`` beside it: the cache's tree spec as text, and its leaves. ``load`` asks two questions of each:
+
+program   the archive loads and, given this environment's own cache of an unseen batch and length, equals eager
+context   the spec's text and the leaves make a cache that equals this environment's own
+
+Each answer is a line of JSON in ``--record``, flushed when written. Exit codes: 0 every program was asked (whatever it
+answered), 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+import torch.utils._pytree as pytree
+
+from kvconform.checks import archive, shapes, trees
+from kvconform.checks.caches import Recipe, recipes
+from kvconform.checks.errors import ExpectationError, expect_equal
+from kvconform.checks.exporting import expect_program_equals_eager, export
+from kvconform.checks.modules import UpdateCache
+from kvconform.checks.needs import NotApplicableError, lookup
+from kvconform.checks.observe import differences, essence, observe
+from kvconform_conformance.examples.caches import SLIDING, step_inputs
+from kvconform_conformance.runner.environment import Environment
+from kvconform_conformance.runner.recorder import clean, now
+from kvconform_conformance.runner.subjects import resolve
+
+SCHEMA = 1
+BATCH, MORE_TOKENS = 3, 2
+EXAMPLES = (*recipes("dynamic-two-layers", "encoder-decoder", "static-below", "static-sliding-past"), *SLIDING)
+QUESTIONS = ("program", "context")
+Answer = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Streams answers to a file."""
+
+    stream: IO[str]
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Write one line and flush it."""
+        self.stream.write(json.dumps({"kind": kind, **fields}, sort_keys=True) + "\n")
+        self.stream.flush()
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; the answers are in the record."""
+    parser = argparse.ArgumentParser(prog="python -m kvconform_conformance.portability")
+    parser.add_argument("act", choices=("save", "load"))
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where the programs are")
+    parser.add_argument("--subject", default="kvconform", help="kvconform, native, exporter or module:attribute")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="default: standard output")
+    parser.add_argument("--header", default="{}", help="JSON that the record's first line takes over")
+    options = parser.parse_args(argv)
+    if options.act == "load" and not options.folder.is_dir():
+        print(f"error: no folder {options.folder}; save programs there first", file=sys.stderr)  # noqa: T201
+        return 2
+    torch.set_num_threads(1)
+    if options.record is None:
+        _run(options, Record(sys.stdout))
+    else:
+        with options.record.open("w", encoding="utf-8") as stream:
+            _run(options, Record(stream))
+    return 0
+
+
+def _run(options: argparse.Namespace, record: Record) -> None:
+    here = Environment.here("cpu")
+    versions = {"torch": here.torch, "transformers": here.transformers, "python": here.python}
+    told = json.loads(options.header)
+    record.write("portability", act=options.act, schema=SCHEMA, subject=options.subject, **versions, **told)
+    asked = _save if options.act == "save" else _load
+    options.folder.mkdir(parents=True, exist_ok=True)
+    subject = resolve(options.subject)
+    for recipe in EXAMPLES:
+        for question, answer in asked(recipe, options.folder):
+            # Entered anew for each: what one leaves behind must not help the next.
+            with subject.activate():
+                status, message = _answer(answer)
+            record.write("answer", program=recipe.name, question=question, status=status, message=clean(message))
+    record.write("end", finished=now())
+
+
+def _answer(ask: Callable[[], None]) -> Answer:
+    """What a question's answer is.
+
+    ====================  ======
+    raised                status
+    ====================  ======
+    nothing               pass
+    NotApplicableError    na
+    ExpectationError      fail
+    anything else         error
+    ====================  ======
+    """
+    try:
+        ask()
+    except NotApplicableError as reason:
+        return "na", str(reason)
+    except ExpectationError as failure:
+        return "fail", str(failure)
+    except Exception as error:  # noqa: BLE001 - told as an error; the next program is asked all the same
+        return "error", f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
+    return "pass", ""
+
+
+def _save(recipe: Recipe, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    for path in folder.glob(f"{recipe.name}.*"):
+        path.unlink()
+    yield "program", lambda: save_program(recipe, folder)
+    yield "context", lambda: save_context(recipe, folder)
+
+
+def _load(recipe: Recipe, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    yield "program", lambda: load_program(recipe, folder)
+    yield "context", lambda: load_context(recipe, folder)
+
+
+def save_program(recipe: Recipe, folder: Path) -> None:
+    """Export the decode step of an example, batch and length dynamic, and write the archive."""
+    _require(recipe, "the saving release: ")
+    cache = recipe.build()
+    trees.expect_registered(cache, recipe.where)
+    module = UpdateCache.like(cache)
+    dims = shapes.named(recipe.longest)
+    asked: Any = ({0: dims.batch}, shapes.dynamic_shapes(recipe.build, 2, recipe.length, dims), {})
+    program = export(module, step_inputs(cache), asked, where=recipe.where)
+    expect_program_equals_eager(program, module, step_inputs(cache), where=recipe.where)
+    archive.save(program, folder / f"{recipe.name}.pt2", recipe.where)
+
+
+def save_context(recipe: Recipe, folder: Path) -> None:
+    """Write the tree spec of an example as text, and its leaves."""
+    _require(recipe, "the saving release: ")
+    cache = recipe.build()
+    trees.expect_registered(cache, recipe.where)
+    leaves, spec = pytree.tree_flatten(cache)
+    facts = {"spec": pytree.treespec_dumps(spec), "context": _context(spec), "storage": storage()}
+    torch.save(leaves, folder / f"{recipe.name}.leaves")
+    (folder / f"{recipe.name}.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def load_program(recipe: Recipe, folder: Path) -> None:
+    """Load an archive and run it on this environment's own cache, at a batch and length it was not exported with."""
+    _require(recipe, "the loading release: ")
+    _require_same_storage(recipe, folder)
+    path = folder / f"{recipe.name}.pt2"
+    _expect_saved(path, recipe)
+    program = archive.expect_loads(path, recipe.where)
+    module = UpdateCache.like(recipe.build())
+    args = step_inputs(recipe.build(BATCH, recipe.length + MORE_TOKENS), BATCH)
+    try:
+        expect_program_equals_eager(program, module, args, where=f"{recipe.where}; batch {BATCH}")
+    except ExpectationError as failure:
+        raise ExpectationError(f"{_context_difference(recipe, folder)}{failure}") from failure
+
+
+def load_context(recipe: Recipe, folder: Path) -> None:
+    """Make a cache from the spec's text and the leaves: class, layers, lengths and tensors equal this release's own."""
+    _require(recipe, "the loading release: ")
+    _require_same_storage(recipe, folder)
+    path = folder / f"{recipe.name}.json"
+    _expect_saved(path, recipe)
+    spec = pytree.treespec_loads(_facts(recipe, folder)["spec"])
+    leaves: list[Any] = torch.load(folder / f"{recipe.name}.leaves", weights_only=True)
+    got, expected = pytree.tree_unflatten(leaves, spec), recipe.build()
+    expect_equal("the class", type(got).__name__, type(expected).__name__, recipe.where)
+    expect_equal("the sequence length", int(got.get_seq_length()), int(expected.get_seq_length()), recipe.where)
+    found = differences(essence(observe(got)), essence(observe(expected)))
+    trees.expect_no_differences(found, "the cache made from the text differs from this release's own", recipe.where)
+
+
+def storage() -> str:
+    """Where this release's caches keep their tensors: in a list of layers, or in two lists."""
+    return "layers" if "layers" in vars(lookup("transformers.cache_utils:DynamicCache")()) else "two lists"
+
+
+def _require(recipe: Recipe, whose: str) -> None:
+    for need in recipe.needs:
+        if not need.met():
+            raise NotApplicableError(f"{whose}{need.reason}")
+
+
+def _require_same_storage(recipe: Recipe, folder: Path) -> None:
+    """The one declared limit: the text names layer classes where there are layers, and there are none in two lists.
+
+    It holds only where the two texts do differ; otherwise the question is asked.
+    """
+    if not (folder / f"{recipe.name}.json").exists():
+        return
+    facts = _facts(recipe, folder)
+    mine = _own_context(recipe)
+    if facts["storage"] != storage() and facts["context"] != mine:
+        raise NotApplicableError(
+            f"saved where caches are {facts['storage']}, context {facts['context']}; here they are {storage()}, {mine}"
+        )
+
+
+def _context_difference(recipe: Recipe, folder: Path) -> str:
+    """How the context saved differs from this environment's, as the beginning of a message; empty where it does not."""
+    if not (folder / f"{recipe.name}.json").exists():
+        return ""
+    saved, mine = _facts(recipe, folder)["context"], _own_context(recipe)
+    return "" if saved == mine else f"the context saved is {saved}, here it is {mine}: "
+
+
+def _expect_saved(path: Path, recipe: Recipe) -> None:
+    if not path.exists():
+        raise ExpectationError(f"{path.name} was not saved, expected a file [{recipe.where}]")
+
+
+def _facts(recipe: Recipe, folder: Path) -> dict[str, str]:
+    facts: dict[str, str] = json.loads((folder / f"{recipe.name}.json").read_text("utf-8"))
+    return facts
+
+
+def _own_context(recipe: Recipe) -> str:
+    return _context(pytree.tree_flatten(recipe.build())[1])
+
+
+def _context(spec: Any) -> str:
+    """The contexts of a spec and its children, as one text."""
+    # 2.15 warns about the attribute, earlier releases have no method.
+    children = spec.children() if hasattr(spec, "children") else spec.children_specs
+    inner = [_context(child) for child in children if not child.is_leaf()]
+    return " ".join([json.dumps(spec.context, default=str), *inner])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,124 @@
+"""Device: where tensors are after a round trip and a move; fake CUDA everywhere, real with ``--device cuda``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.utils._pytree as pytree
+
+from kvconform.checks import trees
+from kvconform.checks.caches import Recipe, recipes
+from kvconform.checks.errors import expect_equal
+from kvconform.checks.observe import differences, observe
+from kvconform_conformance.runner.needs import needs_cuda
+
+of = pytest.mark.parametrize(
+    "recipe",
+    recipes("dynamic-two-layers", "sliding-past", "mixed-past", "encoder-decoder", "static-below"),
+    ids=lambda r: r.name,
+)
+
+
+def _devices(cache: Any) -> list[str]:
+    """The devices of everything that holds keys, values or states."""
+    tensors = [atom for atom in observe(cache).values() if isinstance(atom, torch.Tensor) and atom.dim() > 1]
+    return sorted({tensor.device.type for tensor in tensors})
+
+
+def _moved(cache: Any, device: str) -> Any:
+    return pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), cache)
+
+
+def _fake_moved(cache: Any) -> Any:
+    """Move by allocating anew.
+
+    Torch asks the driver for some ``.to("cuda")`` and ``empty_like`` even of a fake tensor.
+    """
+
+    def moved(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+
+    return pytree.tree_map_only(torch.Tensor, moved, cache)
+
+
+@of
+def test_fake_round_trip(registered: object, recipe: Recipe) -> None:
+    """A cache of fake CUDA tensors comes back on CUDA, unallocated, with the same counters."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    trees.expect_registered(recipe.build(), recipe.where)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        cache = _fake_moved(recipe.build())
+        expect_equal("devices", _devices(cache), ["cuda"], recipe.where)
+        restored = trees.round_trip(cache, recipe.where)
+        expect_equal("devices after a round trip", _devices(restored), ["cuda"], recipe.where)
+        trees.expect_no_differences(differences(observe(restored), observe(cache)), "lost on fake CUDA", recipe.where)
+
+
+@of
+def test_fake_move(registered: object, recipe: Recipe) -> None:
+    """``tree_map`` moves every tensor of a cache to another device."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    trees.expect_registered(recipe.build(), recipe.where)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        cache = recipe.build()
+        expect_equal("devices", _devices(cache), ["cpu"], recipe.where)
+        expect_equal("devices after the move", _devices(_fake_moved(cache)), ["cuda"], recipe.where)
+
+
+@of
+def test_meta(registered: object, recipe: Recipe) -> None:
+    """A cache on the meta device keeps shapes and types through a round trip."""
+    trees.expect_registered(recipe.build(), recipe.where)
+    cache = _moved(recipe.build(), "meta")
+    expect_equal("devices", _devices(cache), ["meta"], recipe.where)
+    trees.expect_no_differences(
+        differences(observe(trees.round_trip(cache, recipe.where)), observe(cache)), "lost on meta", recipe.where
+    )
+
+
+@of
+@needs_cuda()
+def test_cuda_round_trip(registered: object, recipe: Recipe) -> None:
+    """A cache of real CUDA tensors comes back whole."""
+    trees.expect_round_trip(recipe.build(device="cuda"), recipe.where)
+
+
+@of
+@needs_cuda()
+def test_cuda_move(registered: object, recipe: Recipe) -> None:
+    """A cache that ``tree_map`` moved from CPU to GPU and back equals the original."""
+    cache = recipe.build()
+    trees.expect_registered(cache, recipe.where)
+    there = _moved(cache, "cuda")
+    expect_equal("devices after the move", _devices(there), ["cuda"], recipe.where)
+    for got, expected in zip(pytree.tree_leaves(_moved(there, "cpu")), pytree.tree_leaves(cache), strict=True):
+        same = torch.equal(got, expected) if isinstance(expected, torch.Tensor) else got == expected
+        expect_equal("a leaf that was moved and moved back is equal", same, True, recipe.where)
+
+
+@needs_cuda(devices=2)
+def test_cuda_two_devices(registered: object) -> None:
+    """A cache whose layers are on two devices comes back with each layer where it was."""
+    from kvconform.checks.behave import append, states
+    from kvconform.checks.needs import lookup
+
+    cache = lookup("transformers.cache_utils:DynamicCache")()
+    for layer in range(2):
+        append(cache, *states(2, 2, 5, 8, seed=layer, device=torch.device("cuda", layer)), layer, 0)
+    trees.expect_round_trip(cache, "DynamicCache on two devices")
+
+
+@needs_cuda()
+def test_cuda_memory(registered: object) -> None:
+    """A round trip allocates nothing on the device."""
+    cache = recipes("dynamic-two-layers")[0].build(device="cuda")
+    trees.expect_registered(cache)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    trees.round_trip(cache)
+    expect_equal("bytes allocated by a round trip", torch.cuda.max_memory_allocated() - before, 0)

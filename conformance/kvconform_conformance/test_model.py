@@ -1,0 +1,58 @@
+"""Model: tiny random models go on with caches that went through a registration, and through exported programs."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from kvconform.checks import trees
+from kvconform.checks.errors import expect
+from kvconform_conformance.examples.models import MODELS, TinyModel, tokens
+from kvconform_conformance.examples.prefills import PREFILLS, ExportedPrefill, expect_prefills_when_exported
+from kvconform_conformance.examples.steps import EXPORTED, PROMPT, ExportedStep, expect_decodes_when_exported
+
+STEPS = 6
+
+
+@pytest.mark.parametrize("tiny", MODELS, ids=lambda tiny: tiny.name)
+def test_decodes_on(registered: object, tiny: TinyModel) -> None:
+    """Whatever cache the model returns survives a round trip before each step, and decodes on to the same logits."""
+    model = tiny.build()
+    encoded = tiny.encode(model, 2)
+    original = tiny.prefill(model, 2, PROMPT)
+    trees.expect_registered(original, tiny.name)
+    restored = copy.deepcopy(original)
+    for step in range(STEPS):
+        where = f"{tiny.name}, step {step + 1} of {STEPS}"
+        restored = trees.round_trip(restored, where)
+        ids, start = tokens(2, 1, seed=step + 1), PROMPT + step
+        expected = model(**tiny.step(model, ids, original, encoded, start))
+        got = model(**tiny.step(model, ids, restored, encoded, start))
+        expect(
+            torch.allclose(got.logits, expected.logits, rtol=1e-5, atol=1e-5),
+            f"logits differ by {(got.logits - expected.logits).abs().max().item():.3g}, expected at most 1e-05",
+            where,
+        )
+        original, restored = tiny.cache_of(expected), tiny.cache_of(got)
+
+
+@pytest.mark.parametrize("step", EXPORTED, ids=lambda step: step.name)
+def test_exported_decode(registered: object, step: ExportedStep) -> None:
+    """A decode step exported with dynamic batch and length, cache in and out.
+
+    Sixteen fed-back steps at two other batches and lengths equal eager; they pass every window and chunk, or stay
+    below.
+    """
+    expect_decodes_when_exported(step)
+
+
+@pytest.mark.parametrize("prefill", PREFILLS, ids=lambda prefill: prefill.name)
+def test_exported_prefill(registered: object, prefill: ExportedPrefill) -> None:
+    """Prompt tokens onto a cache, batch and lengths dynamic, cache in and out.
+
+    Logits and returned cache equal eager at two other sizes, and eager decodes on from the returned cache as from its
+    own. The cache is empty, which has no leaf in many releases, or (`-chunk`) holds the tokens before.
+    """
+    expect_prefills_when_exported(prefill)

@@ -1,0 +1,233 @@
+"""Registration: torch's pytree tables at import, in a subject's context and after it, and a node's promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch.utils._pytree as pytree
+
+from kvconform.checks import trees
+from kvconform.checks.caches import RECIPES, Recipe, recipes
+from kvconform.checks.errors import expect, expect_equal
+from kvconform.checks.needs import cache_class, lookup
+from kvconform.checks.patches import patch_snapshot
+from kvconform.checks.registry import expect_registry_unchanged, registry_snapshot
+from kvconform_conformance.runner.needs import needs
+from kvconform_conformance.runner.subjects import Subject
+
+one_of_each = pytest.mark.parametrize(
+    "recipe",
+    recipes(
+        "dynamic-two-layers",
+        "dynamic-empty",
+        "dynamic-middle-layer-skipped",
+        "sliding-below",
+        "sliding-past",
+        "mixed-past",
+        "static-below",
+        "static-sliding-past",
+        "sliding-window-cache",
+        "hybrid-cache",
+        "encoder-decoder",
+        "encoder-decoder-static",
+        "linear-attention",
+        "hybrid-attention",
+        "indexed",
+        "quantized-fp8",
+    ),
+    ids=lambda recipe: recipe.name,
+)
+CLASSES = ("DynamicCache", "StaticCache", "EncoderDecoderCache", "SlidingWindowCache", "HybridCache")
+
+
+def _cache() -> Any:
+    return recipes("dynamic-two-layers")[0].build()
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs(cache_class(name))) for name in CLASSES])
+def test_registered(registered: object, name: str) -> None:
+    """The class is a pytree node inside the context."""
+    cls = lookup(f"transformers.cache_utils:{name}")
+    expect(cls in pytree.SUPPORTED_NODES, f"{name} is not registered as a pytree node")
+
+
+def test_undone(subject: Subject) -> None:
+    """Leaving the context puts every pytree table back to what it was."""
+    before = registry_snapshot()
+    with subject.activate():
+        trees.expect_registered(_cache())
+    expect_registry_unchanged(before, "after leaving the context", safe_globals=False)
+
+
+def test_safe_globals_undone(subject: Subject) -> None:
+    """Leaving the context puts the safe globals of ``torch.load`` back too."""
+    before = registry_snapshot()
+    with subject.activate():
+        trees.expect_registered(_cache())
+    expect_registry_unchanged(before, "after leaving the context")
+
+
+def test_undone_after_exception(subject: Subject) -> None:
+    """Leaving the context by an exception puts every pytree table back, and lets the exception through."""
+    before = registry_snapshot()
+    error = ValueError("planted")
+    came_out = False
+    try:
+        with subject.activate():
+            trees.expect_registered(_cache())
+            raise error
+    except ValueError as raised:
+        expect(raised is error, f"the context raised {raised!r}, expected the exception that was raised in it")
+        came_out = True
+    expect(came_out, "the exception was swallowed, expected it to come out of the context")
+    expect_registry_unchanged(before, "after an exception", safe_globals=False)
+
+
+def test_nested(subject: Subject) -> None:
+    """A context inside a context: caches stay registered until the outer one is left, then nothing stays."""
+    before = registry_snapshot()
+    cache = _cache()
+    with subject.activate():
+        with subject.activate():
+            trees.expect_flattens(cache, "inside the inner context")
+        trees.expect_flattens(cache, "after the inner context")
+    expect_registry_unchanged(before, "after the outer context", safe_globals=False)
+
+
+def test_repeated(subject: Subject) -> None:
+    """Entering a second time, after leaving, registers as the first time."""
+    cache = _cache()
+    before = registry_snapshot()
+    for time in (1, 2):
+        with subject.activate():
+            trees.expect_flattens(cache, f"entered for time {time}")
+        expect_registry_unchanged(before, f"left for time {time}", safe_globals=False)
+
+
+def test_patches_undone(subject: Subject) -> None:
+    """Leaving the context leaves no function of transformers or torch replaced."""
+    before = patch_snapshot()
+    with subject.activate():
+        trees.expect_registered(_cache())
+    expect_equal("what stays replaced in transformers and torch", before.changed(), [], "after leaving the context")
+
+
+def test_others_untouched(subject: Subject) -> None:
+    """Nodes of other classes are the same inside the context: lists, dicts, and a class that the user registered."""
+
+    class Mine:
+        """A class of the user's."""
+
+    pytree.register_pytree_node(Mine, lambda value: ([], None), lambda values, context: Mine())  # noqa: ARG005
+    watched = (list, tuple, dict, OrderedDict, Mine)
+    before = {cls: pytree.SUPPORTED_NODES[cls] for cls in watched}
+    with subject.activate():
+        trees.expect_registered(_cache())
+        inside = {cls: pytree.SUPPORTED_NODES.get(cls) for cls in watched}
+    expect_equal(
+        "classes with another node inside", [cls.__name__ for cls in watched if inside[cls] != before[cls]], []
+    )
+    expect_equal(
+        "classes with another node after",
+        [c.__name__ for c in watched if pytree.SUPPORTED_NODES.get(c) != before[c]],
+        [],
+    )
+
+
+def test_registered_inside_stays(subject: Subject) -> None:
+    """A ModelOutput class that is defined inside the context (as by importing a model) is still a node after it."""
+    generic = lookup("transformers.utils.generic:ModelOutput")
+    with subject.activate():
+        trees.expect_registered(_cache())
+
+        @dataclass
+        class LateOutput(generic):  # type: ignore[misc,valid-type]
+            logits: Any = None
+
+    expect(LateOutput in pytree.SUPPORTED_NODES, "a ModelOutput class defined inside is no node any more")
+
+
+def test_model_output(registered: object) -> None:
+    """A model's output with a cache in it comes back whole."""
+    import torch
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    cache = _cache()
+    trees.expect_registered(cache)
+    output = BaseModelOutputWithPast(last_hidden_state=torch.ones(2, 3), past_key_values=cache)
+    trees.expect_flattens(output)
+
+
+def test_import_registers_nothing(subject: Subject) -> None:
+    """Importing the subject's package, before its context is entered, registers no node (in a process of its own).
+
+    It passes without any registration, and rightly: what is asked is what an import alone does.
+    """
+    if ":" in subject.name or subject.name == "kvconform":
+        module = subject.name.partition(":")[0]
+    else:
+        module = "transformers.cache_utils"
+    script = (
+        "import torch, torch.utils._pytree as p; before = set(p.SUPPORTED_NODES); "
+        f"import {module}; new = [c.__name__ for c in p.SUPPORTED_NODES if c not in before]; "
+        "print([name for name in new if name.endswith('Cache')])"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)  # noqa: S603 - arguments are ours
+    expect(answer.returncode == 0, f"importing {module} raised {answer.stderr.strip().splitlines()[-1:]}")
+    expect_equal(f"cache classes registered by importing {module}", answer.stdout.strip().splitlines()[-1], "[]")
+
+
+@one_of_each
+def test_leaf_order(registered: object, recipe: Recipe) -> None:
+    """Leaves are the keys and values of each layer in turn."""
+    trees.expect_leaves_in_order(recipe.build(), recipe.where)
+
+
+@one_of_each
+def test_leaf_types(registered: object, recipe: Recipe) -> None:
+    """Every leaf is a tensor or an int, and every state tensor is a leaf."""
+    trees.expect_leaf_types(recipe.build(), recipe.where)
+
+
+@one_of_each
+def test_key_paths(registered: object, recipe: Recipe) -> None:
+    """Every leaf has a path of its own."""
+    trees.expect_key_paths(recipe.build(), recipe.where)
+
+
+@one_of_each
+def test_json_spec(registered: object, recipe: Recipe) -> None:
+    """The spec survives its JSON text and then rebuilds the same cache."""
+    trees.expect_json_spec(recipe.build(), recipe.where)
+
+
+@one_of_each
+def test_fx_agrees(registered: object, recipe: Recipe) -> None:
+    """The tables of torch.fx give the leaves of torch.utils."""
+    trees.expect_fx_agrees(recipe.build(), recipe.where)
+
+
+@one_of_each
+def test_tree_map(registered: object, recipe: Recipe) -> None:
+    """``tree_map`` gives a cache of mapped tensors and spares the original."""
+    trees.expect_tree_map(recipe.build(), recipe.where)
+
+
+CONSTANT = tuple(recipe for recipe in RECIPES if recipe.length >= 5 and recipe.name != "static-full")
+
+
+@pytest.mark.parametrize("recipe", CONSTANT, ids=lambda recipe: recipe.name)
+def test_spec_constant(registered: object, recipe: Recipe) -> None:
+    """The spec of a cache two tokens longer is the same."""
+    trees.expect_spec_constant_over_length(recipe.build(), recipe.build(length=recipe.length + 2), recipe.where)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_spec_batch(registered: object, recipe: Recipe) -> None:
+    """The spec of a cache of another batch size is the same."""
+    trees.expect_spec_constant_over_batch(recipe.build(), recipe.build(batch=3), recipe.where)

@@ -1,4 +1,0 @@
-"""Planted subjects, each wrong in one way that a real registration was or could be: the suite must notice every one.
-
-``python -m kvconform.conformance.mutants`` runs the suite on all of them and says which checks noticed which.
-"""
