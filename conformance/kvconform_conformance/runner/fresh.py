@@ -16,8 +16,9 @@ from kvconform_conformance.examples.caches import by_name, step_inputs
 from kvconform_conformance.runner.subjects import resolve
 
 
-def main(subject: str, recipe: str, batch: str, length: str, archive: str, result: str) -> None:
+def main(arguments: list[str]) -> None:
     """Enter the subject, load the program, run one step, and save the leaves of what it returns."""
+    subject, recipe, batch, length, archive, result = arguments
     torch.set_num_threads(1)
     with resolve(subject).activate():
         program = expect_loads(Path(archive), "a fresh process")
@@ -26,4 +27,4 @@ def main(subject: str, recipe: str, batch: str, length: str, archive: str, resul
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])
