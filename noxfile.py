@@ -12,9 +12,10 @@ import nox
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
-from matrix import axes, nox_support, options
-from matrix import session as cells
-from matrix.cells import Cell
+from matrix.cells import axes, options
+from matrix.cells.cell import Cell
+from matrix.collect import nox_support
+from matrix.collect import session as cells
 from matrix.errors import ExitCode, UserError
 from matrix.paths import Paths
 

@@ -9,12 +9,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from matrix import axes as axes_module
-from matrix import portability, publishing
-from matrix.cells import DEVICES
+from matrix.cells import axes as axes_module
+from matrix.cells.cell import DEVICES
+from matrix.cells.options import add_cell_options
+from matrix.commands import publishing
 from matrix.errors import ExitCode, UserError
-from matrix.options import add_cell_options
 from matrix.paths import Paths
+from matrix.portability import runs
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    from matrix.plan import add_selection_options
+    from matrix.collect.plan import add_selection_options
 
     top = _Parser(prog="python -m matrix", description="Plan, run and judge cells.", epilog=EPILOG)
     commands = top.add_subparsers(metavar="COMMAND", required=True)
@@ -94,15 +95,15 @@ def parser() -> argparse.ArgumentParser:
     bisect.add_argument("--device", choices=("auto", *DEVICES), default="auto", help="where the check runs")
     bisect.set_defaults(command=_bisect)
 
-    portability.add_parser(commands)
+    runs.add_parser(commands)
     publishing.add_parsers(commands)
     return top
 
 
 def _plan(found: argparse.Namespace) -> int:
-    from matrix import plan
-    from matrix.digest import suite_digest
-    from matrix.options import CellOptions
+    from matrix.cells.options import CellOptions
+    from matrix.collect import plan
+    from matrix.collect.digest import suite_digest
 
     axes, paths = axes_module.load(), Paths.here()
     cells = plan.select(found, axes)
@@ -112,21 +113,21 @@ def _plan(found: argparse.Namespace) -> int:
 
 
 def _run(found: argparse.Namespace) -> int:
-    from matrix import run
+    from matrix.commands import run
 
     return run.run(found, axes_module.load(), Paths.here())
 
 
 def _checks(found: argparse.Namespace) -> int:
-    from matrix import commands
+    from matrix.commands import queries
 
-    return commands.checks(found, axes_module.load(), Paths.here())
+    return queries.checks(found, axes_module.load(), Paths.here())
 
 
 def _bisect(found: argparse.Namespace) -> int:
-    from matrix import commands
+    from matrix.commands import queries
 
-    return commands.run_bisect(found, axes_module.load(), Paths.here())
+    return queries.run_bisect(found, axes_module.load(), Paths.here())
 
 
 if __name__ == "__main__":

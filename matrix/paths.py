@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "matrix" / "data"
+"""What the matrix knows beforehand, as TOML: the releases, the expectations, the opt-in packages."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Paths:
 
     root: Path = ROOT
     home: Path = ROOT
-    baseline: Path = ROOT / "matrix" / "baseline.toml"
+    baseline: Path = DATA / "baseline.toml"
 
     @classmethod
     def here(cls) -> Paths:

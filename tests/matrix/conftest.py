@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from matrix import axes as axes_module
-from matrix.axes import Axes
+from matrix.cells import axes as axes_module
+from matrix.cells.axes import Axes
 from matrix.paths import Paths
 from tests.matrix.helpers import at
 

@@ -6,7 +6,7 @@ import json
 import random
 from pathlib import Path
 
-from matrix.lines import CellRun, Environment, Record, Selection, Status, dump
+from matrix.records.lines import CellRun, Environment, Record, Selection, Status, dump
 
 CATEGORIES = (
     "registration",

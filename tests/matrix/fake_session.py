@@ -12,10 +12,10 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 from helpers import at, fake_check  # noqa: E402
 
-from matrix import axes  # noqa: E402
-from matrix.cells import Cell  # noqa: E402
-from matrix.options import CellOptions  # noqa: E402
-from matrix.session import run_cell  # noqa: E402
+from matrix.cells import axes  # noqa: E402
+from matrix.cells.cell import Cell  # noqa: E402
+from matrix.cells.options import CellOptions  # noqa: E402
+from matrix.collect.session import run_cell  # noqa: E402
 
 
 def main(home: str, name: str, modes: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from matrix.cells import Cell
+from matrix.cells.cell import Cell
 from matrix.paths import Paths
 
 HERE = Path(__file__).parent

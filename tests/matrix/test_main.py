@@ -47,11 +47,11 @@ def test_plan_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_malformed_cells_file_is_one_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from matrix import axes
+    from matrix.cells import axes
     from matrix.errors import UserError
 
     def fail() -> None:
-        raise UserError("cells.toml is malformed: torch.2.5", "git diff -- matrix/cells.toml")
+        raise UserError("cells.toml is malformed: torch.2.5", "git diff -- matrix/data/cells.toml")
 
     monkeypatch.setattr(axes, "load", fail)
     assert main(["plan"]) == ExitCode.USAGE

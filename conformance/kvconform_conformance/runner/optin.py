@@ -18,7 +18,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 
 INSTALL = {
     "onnx": "python -m pip install onnx onnxruntime onnxscript",
-    "executorch": "python -m pip install executorch (the release that goes with torch: matrix/optin.toml)",
+    "executorch": "python -m pip install executorch (the release that goes with torch: matrix/data/optin.toml)",
     "more-models": "",
 }
 """The next command where they are missing."""

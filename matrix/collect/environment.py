@@ -1,0 +1,78 @@
+"""Making the environment of a cell: a virtual environment with exactly the resolved versions and this checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from matrix.cells.axes import Axes
+from matrix.cells.cell import Cell
+from matrix.collect import interpreters, resolve, uv
+from matrix.errors import UserError
+from matrix.paths import Paths
+
+_PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+
+
+@dataclass(frozen=True)
+class Made:
+    """An environment that is ready, and the versions it was made of."""
+
+    python: Path
+    versions: dict[str, str]
+
+
+def make(  # noqa: PLR0913 - options of one command
+    cell: Cell,
+    axes: Axes,
+    paths: Paths,
+    *,
+    torch_backend: str | None = None,
+    fresh: bool = False,
+    extra: tuple[str, ...] = (),
+) -> Made:
+    """Make or bring up to date the environment of a cell.
+
+    What the cache holds is installed without asking the network; only what is missing is fetched. What `extra` adds is
+    gone again when the cell is made without it.
+
+    Raises:
+        UnresolvedError: the cell cannot exist.
+        MakingError: it could not be made this time.
+    """
+    interpreter = interpreters.find(cell.python)
+    asked = resolve.question(cell, axes, paths, torch_backend, extra)
+    pins = resolve.answer(asked, paths, interpreter=interpreter, fresh=fresh)
+    python = _venv(paths.environments / cell.environment, interpreter, paths, fresh=fresh)
+    _install(python, pins, asked.options, paths)
+    return Made(python, resolve.resolved(pins))
+
+
+def python_of(cell: Cell, paths: Paths) -> Path:
+    """Where the interpreter of a cell is, if its environment has been made."""
+    return paths.environments / cell.environment / _PYTHON
+
+
+def _venv(folder: Path, interpreter: str, paths: Paths, *, fresh: bool) -> Path:
+    python = folder / _PYTHON
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    # A folder without a working interpreter is what an interrupted run, or an interpreter that moved, leaves.
+    if not python.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        uv.run(["venv", "--quiet", "--python", interpreter, str(folder)], cwd=paths.root)
+    return python
+
+
+def _install(python: Path, pins: Path, options: tuple[str, ...], paths: Paths) -> None:
+    wanted = pins.with_suffix(".sync")
+    wanted.write_text(f"{pins.read_text(encoding='utf-8')}-e {paths.root.as_uri()}\n", encoding="utf-8")
+    command = ["pip", "sync", "--quiet", "--python", str(python), *options, str(wanted)]
+    try:
+        uv.run([*command, "--offline"], cwd=paths.root)
+    except UserError:
+        # Whatever offline says, the network decides: its error is the one to show.
+        uv.run(command, cwd=paths.root)

@@ -1,0 +1,294 @@
+"""One cell from beginning to end: environment, suite, record, verdict. The nox session calls this."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from matrix.cells import optin
+from matrix.cells.axes import Axes
+from matrix.cells.cell import Cell
+from matrix.cells.options import CellOptions, device_here
+from matrix.collect import environment, locks
+from matrix.collect.digest import suite_digest
+from matrix.collect.disk import is_full, writing_failed
+from matrix.commands.verdict import judge_record
+from matrix.errors import ExitCode, MakingError, UnresolvedError, UserError
+from matrix.judge.baseline import load_baseline
+from matrix.paths import Paths
+from matrix.records import files
+
+GRACE = 20.0
+"""Seconds the suite has to end its record after Ctrl-C."""
+
+
+@dataclass
+class Outcome:
+    """How a cell's run ended and where its time went; `matrix run` and the benchmarks read it from a file."""
+
+    cell: str
+    exit_code: int = ExitCode.OK
+    error: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def save(self, paths: Paths) -> None:
+        """Write it where `load` finds it."""
+        path = paths.outcomes / f"{self.cell}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, paths: Paths, cell: Cell) -> Outcome | None:
+        """The outcome of a cell's latest run, or None."""
+        try:
+            return cls(**json.loads((paths.outcomes / f"{cell.id}.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell with what was asked of it and where things lie."""
+
+    cell: Cell
+    options: CellOptions
+    axes: Axes
+    paths: Paths
+
+    @property
+    def record(self) -> Path:
+        """Where the record goes: a run that asks less than everything never stands in for the published one."""
+        folder = self.paths.partial if self.options.partial else self.paths.records
+        return (self.options.records or folder) / f"{self.cell.id}.jsonl"
+
+
+Command = Callable[[Run, Path], Sequence[str]]
+"""Makes the command that runs the suite and streams the record to a file; tests put a small script here."""
+
+
+def run_cell(cell: Cell, options: CellOptions, axes: Axes, paths: Paths, *, command: Command | None = None) -> int:
+    """Run a cell and return the documented exit code; errors are printed, never raised.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after the record was ended and kept.
+    """
+    run = Run(cell.on(device_here(options.device)), options, axes, paths)
+    outcome = Outcome(run.cell.id)
+    try:
+        with locks.hold(paths.locks / f"{run.cell.environment}.lock", f"cell {run.cell.id}"):
+            outcome.exit_code = _run(run, outcome, command)
+    except (UserError, OSError) as error:
+        told = error if isinstance(error, UserError) else writing_failed(error)
+        _tell(told)
+        outcome.exit_code, outcome.error = told.exit_code, told.message
+    except KeyboardInterrupt:
+        outcome.exit_code, outcome.error = ExitCode.INTERRUPTED, "interrupted"
+        raise
+    finally:
+        _save(outcome, paths)
+    return outcome.exit_code
+
+
+def check_command(run: Run, python: Path, part: Path) -> list[str]:
+    """The one line that runs the suite in a cell."""
+    cell, options = run.cell, run.options
+    command = [str(python), "-m", "kvconform", "check", "--record", str(part), "--cell", cell.id]
+    command += ["--digest", suite_digest(run.paths.root), "--device", cell.device]
+    if not cell.moving:
+        command += [f"--expect=torch={cell.torch}", f"--expect=transformers={cell.transformers}"]
+    command += [f"--subject={name}" for name in options.subjects]
+    command += [f"--category={name}" for name in options.categories]
+    limits = {"-k": options.keyword, "--timeout": options.timeout, "--jobs": options.jobs}
+    for flag, value in limits.items():
+        command += [] if value is None else [flag, str(value)]
+    return command
+
+
+def publish(part: Path, final: Path) -> Path | None:
+    """Put a finished record in its place.
+
+    | new record | earlier record | what happens                          |
+    |------------|----------------|---------------------------------------|
+    | complete   | any            | replaces it                           |
+    | incomplete | complete       | lies next to it as `.interrupted`     |
+    | incomplete | none, or less  | becomes the record, and says so       |
+    | none       | any            | the earlier one stays                 |
+
+    Returns:
+        Where the new record lies, or None when there is none.
+    """
+    if not part.exists() or not part.stat().st_size:
+        part.unlink(missing_ok=True)
+        return None
+    if not _is_complete(part) and _is_complete(final):
+        final = final.with_suffix(".jsonl.interrupted")
+    part.replace(final)
+    return final
+
+
+def _run(run: Run, outcome: Outcome, command: Command | None) -> int:
+    part = run.record.with_suffix(".jsonl.part")
+    # What would spoil the end is looked at first: a full disk or a bad baseline costs no minutes.
+    load_baseline(run.paths.baseline)
+    _prepare(part)
+    if command is None:
+        python = _environment(run, outcome)
+        line: Sequence[str] = check_command(run, python, part)
+    else:
+        line = command(run, part)
+    started = time.monotonic()
+    interrupted = False
+    try:
+        code = execute(line, cwd=run.paths.root, env=cell_environment(run.options))
+    except KeyboardInterrupt:
+        interrupted = True
+    outcome.seconds["check"] = time.monotonic() - started
+    record = publish(part, run.record)
+    if interrupted:
+        raise KeyboardInterrupt
+    return _conclude(run, outcome, record, code)
+
+
+def _environment(run: Run, outcome: Outcome) -> Path:
+    started = time.monotonic()
+    options = run.options
+    try:
+        _expect_possible(run)
+        extra = optin.requirements(run.cell, options.categories, run.axes)
+        made = environment.make(
+            run.cell, run.axes, run.paths, torch_backend=options.torch_backend, fresh=options.fresh, extra=extra
+        )
+    except (UnresolvedError, MakingError) as error:
+        if _is_fact(run, error):
+            files.write_unresolved(run.record, run.cell, error.message)
+        raise
+    outcome.seconds["environment"] = time.monotonic() - started
+    print(
+        f"{run.cell.id}: torch {made.versions.get('torch')}, transformers {made.versions.get('transformers', 'main')}",
+        flush=True,
+    )
+    return made.python
+
+
+def _expect_possible(run: Run) -> None:
+    why_not = run.axes.why_not(run.cell)
+    if why_not:
+        raise UnresolvedError(why_not, "python -m matrix plan")
+
+
+def _is_fact(run: Run, error: UserError) -> bool:
+    """Whether a failure to make the environment is the cell's record.
+
+    An unsatisfiable pair is; a network that was away is not, but for a cell that follows upstream: that upstream cannot
+    be had here is the answer. Neither replaces a record of checks when something unusual was asked for.
+    """
+    if isinstance(error, MakingError):
+        return run.cell.moving and not run.record.exists()
+    return not (run.record.exists() and run.options.torch_backend)
+
+
+def _conclude(run: Run, outcome: Outcome, record: Path | None, code: int) -> int:
+    again = f'python -m nox -s "{run.cell.session}"'
+    if code in {ExitCode.USAGE, ExitCode.EMPTY, ExitCode.UNRESOLVED, ExitCode.INTERRUPTED}:
+        outcome.error = f"the suite ended with code {code}; it said why above"
+        return code
+    if record is None:
+        raise UserError(f"the suite ended with code {code} and left no record", again, ExitCode.REGRESSION)
+    started = time.monotonic()
+    judged = judge_record(record, run.paths.baseline)
+    outcome.seconds["judge"] = time.monotonic() - started
+    outcome.counts = judged.counts
+    print(judged.text, flush=True)
+    if not judged.complete:
+        why = "the disk is full" if is_full(record.parent) else f"the suite ended with code {code}"
+        raise UserError(f"the record of {run.cell.id} is incomplete: {why}", again, ExitCode.REGRESSION)
+    return judged.exit_code
+
+
+def execute(line: Sequence[str], *, cwd: Path, env: dict[str, str]) -> int:
+    """Run a command that shares the terminal, and let it end its record when a signal comes.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; the command has ended.
+    """
+    previous = _on_sigterm(signal.default_int_handler)
+    # Its summary is not shown: the one that knows the baseline follows. Its progress and its errors go to stderr.
+    process = subprocess.Popen(list(line), cwd=cwd, env=env, stdout=subprocess.DEVNULL)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        _end(process)
+        raise
+    finally:
+        _on_sigterm(previous)
+
+
+def cell_environment(options: CellOptions) -> dict[str, str]:
+    """The variables the suite runs with: nothing of the host's Python reaches the cell.
+
+    PYTHONPATH is passed on only when a subject of the user's own is asked for, which has to be found somehow.
+    """
+    # Without its bytecode kept, each of a cell's processes compiles torch anew, which takes longer than most checks.
+    drop = {"PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "PYTHONDONTWRITEBYTECODE"}
+    if all(":" not in name for name in options.subjects):
+        drop.add("PYTHONPATH")
+    variables = {name: value for name, value in os.environ.items() if name not in drop}
+    variables["PYTHONNOUSERSITE"] = "1"
+    return variables
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # A terminal's Ctrl-C reached it already, a second SIGINT would cut its goodbye short: ask after a moment.
+    for wait, ask in ((1.0, process.terminate), (GRACE, process.kill)):
+        try:
+            process.wait(wait)
+        except subprocess.TimeoutExpired:
+            ask()
+        except KeyboardInterrupt:
+            process.kill()
+    process.wait()
+
+
+def _on_sigterm(handler: object) -> object:
+    try:
+        return signal.signal(signal.SIGTERM, handler)  # type: ignore[arg-type]
+    except ValueError:  # not in the main thread: nobody can interrupt it here
+        return handler
+
+
+def _prepare(part: Path) -> None:
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.unlink(missing_ok=True)
+
+
+def _is_complete(path: Path) -> bool:
+    try:
+        run = files.read(path)
+    except UserError:
+        return False
+    return run.complete and run.unresolved is None
+
+
+def _save(outcome: Outcome, paths: Paths) -> None:
+    try:
+        outcome.save(paths)
+    except OSError as error:
+        print(f"warning: {outcome.cell}: the outcome could not be saved: {error.strerror}", file=sys.stderr)
+
+
+def _tell(error: UserError) -> None:
+    if os.environ.get("KVCONFORM_TRACEBACK"):
+        traceback.print_exception(error)
+    print(error.render(), file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""What records mean: each check against the baseline, across cells, across runs."""

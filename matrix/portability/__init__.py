@@ -1,0 +1,1 @@
+"""Programs that one release saves and another loads."""

@@ -1,0 +1,182 @@
+"""Counts into a grid: which releases stand where, and what each place says."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from matrix.cells.cell import Cell, version_key
+from matrix.judge.aggregate import Judged, count, frame_of, judge_all
+from matrix.judge.baseline import NATIVE, OURS, Baseline, BaselineRow
+from matrix.judge.flaky import Flake
+from matrix.judge.tally import ALL, State, Tally, state_of
+from matrix.judge.unplanned import with_unplanned
+from matrix.judge.verdicts import Verdict, never_used
+from matrix.records.lines import CellRun
+
+CATEGORIES = (
+    "registration",
+    "round-trip",
+    "behaviour",
+    "export",
+    "dynamic-shape",
+    "archive",
+    "device",
+    "model",
+    "recipe",
+    "kvcache",
+)
+"""The order in which categories are shown; others follow by name."""
+
+
+_NOTHING = Tally()
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place of a grid: a cell, its run if there is one, and its counts."""
+
+    cell: Cell
+    judged: Judged | None = None
+    tallies: Mapping[tuple[str, str], Tally] = field(default_factory=dict)
+
+    @property
+    def run(self) -> CellRun | None:
+        """The run of the cell, or None where it was never measured."""
+        return self.judged.run if self.judged else None
+
+    def tally(self, subject: str, category: str = ALL) -> Tally:
+        """The counts of a subject in a category, or in all of them."""
+        return self._tallies.get((subject, category), _NOTHING)
+
+    def state(self, subject: str, category: str = ALL) -> State:
+        """What the place shows for a subject in a category."""
+        key = (subject, category)
+        if key not in self._states:
+            self._states[key] = state_of(self.run, self.tally(subject, category))
+        return self._states[key]
+
+    @functools.cached_property
+    def _tallies(self) -> dict[tuple[str, str], Tally]:
+        sums: dict[tuple[str, str], Tally] = {}
+        for (subject, _), tally in self.tallies.items():
+            key = (subject, ALL)
+            sums[key] = sums[key] + tally if key in sums else tally
+        return {**self.tallies, **sums}
+
+    @functools.cached_property
+    def _states(self) -> dict[tuple[str, str], State]:
+        # Filled when asked: a page asks for each state several times, and a large one for few of them.
+        return {}
+
+    def verdicts(self, subject: str) -> list[Verdict]:
+        """The verdicts that need words: everything but ok."""
+        verdicts = self.judged.verdicts if self.judged else ()
+        return [each for each in verdicts if each.record.subject == subject and each.verdict != "ok"]
+
+    def not_asked(self, subject: str) -> list[Verdict]:
+        """The checks that said nothing: n/a or skipped."""
+        verdicts = self.judged.verdicts if self.judged else ()
+        return [each for each in verdicts if each.record.subject == subject and each.record.status in ("na", "skip")]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The places of one Python and one device: torch releases across, transformers releases down, newest first."""
+
+    python: str
+    device: str
+    torches: tuple[str, ...]
+    transformers: tuple[str, ...]
+    places: Mapping[tuple[str, str], Place]
+
+    def at(self, torch: str, transformers: str) -> Place:
+        """The place of two releases; one that was never measured says so."""
+        place = self.places.get((torch, transformers))
+        return place or Place(Cell(torch, transformers, self.python, self.device))
+
+    def __iter__(self) -> Iterator[Place]:
+        """The measured places, transformers first."""
+        return (
+            self.places[torch, transformers]
+            for transformers in self.transformers
+            for torch in self.torches
+            if (torch, transformers) in self.places
+        )
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that is published: the pages differ only in how they show this."""
+
+    grids: tuple[Grid, ...]
+    subjects: tuple[str, ...]
+    categories: tuple[str, ...]
+    unused: tuple[BaselineRow, ...] = ()
+    flakes: tuple[Flake, ...] = ()
+
+    @property
+    def places(self) -> list[Place]:
+        """Every measured place."""
+        return [place for grid in self.grids for place in grid]
+
+    @functools.cached_property
+    def dates(self) -> tuple[str, str]:
+        """The first and the last day of measurement, from the records (an empty text where they tell none)."""
+        runs = [place.run for place in self.places if place.run]
+        days = sorted(run.environment.started[:10] for run in runs if run.environment.started)
+        return (days[0], days[-1]) if days else ("", "")
+
+    @functools.cached_property
+    def digests(self) -> tuple[str, ...]:
+        """The digests of the suites behind the records: with more than one, cells differ in what they were asked."""
+        runs = [place.run for place in self.places if place.run]
+        return tuple(sorted({run.environment.digest for run in runs if run.environment.digest}))
+
+    def total(self, subject: str, category: str = ALL) -> Tally:
+        """The counts over every cell."""
+        return sum((place.tally(subject, category) for place in self.places), Tally())
+
+    def states(self, subject: str, category: str = ALL) -> dict[State, int]:
+        """How many measured cells show each state."""
+        states = [place.state(subject, category) for place in self.places]
+        return {state: states.count(state) for state in dict.fromkeys(states)}
+
+
+def results(runs: Iterable[CellRun], baseline: Baseline) -> Results:
+    """Fill up plans, judge, count and lay out; the same runs and baseline always give the same results."""
+    judged = judge_all(with_unplanned(runs), baseline)
+    tallies: dict[str, dict[tuple[str, str], Tally]] = {}
+    for (cell, subject, category), tally in count(frame_of(judged)).items():
+        tallies.setdefault(cell, {})[subject, category] = tally
+    places = [Place(Cell.parse(each.run.cell), each, tallies.get(each.run.cell, {})) for each in judged]
+    subjects = {subject for each in judged for subject in each.run.environment.subjects}
+    subjects |= {subject for each in tallies.values() for subject, _ in each}
+    categories = {category for each in tallies.values() for _, category in each}
+    return Results(
+        grids=_grids(places),
+        subjects=_ordered(subjects, (OURS, NATIVE)),
+        categories=_ordered(categories, CATEGORIES),
+        unused=tuple(never_used((each.run for each in judged), baseline)),
+    )
+
+
+def _grids(places: Iterable[Place]) -> tuple[Grid, ...]:
+    """One grid a (Python, device), the fullest first: it is the one most visitors ask about."""
+    lanes: dict[tuple[str, str], list[Place]] = {}
+    for place in places:
+        lanes.setdefault((place.cell.python, place.cell.device), []).append(place)
+    order = sorted(lanes.items(), key=lambda lane: (-len(lane[1]), version_key(lane[0][0]), lane[0][1]))
+    return tuple(_grid(python, device, lane) for (python, device), lane in order)
+
+
+def _grid(python: str, device: str, places: Sequence[Place]) -> Grid:
+    torches = sorted({place.cell.torch for place in places}, key=version_key, reverse=True)
+    transformers = sorted({place.cell.transformers for place in places}, key=version_key, reverse=True)
+    at = {(place.cell.torch, place.cell.transformers): place for place in places}
+    return Grid(python, device, tuple(torches), tuple(transformers), at)
+
+
+def _ordered(names: Iterable[str], first: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(names, key=lambda name: (first.index(name) if name in first else len(first), name)))

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from matrix.collect.locks import hold
+from matrix.errors import ExitCode
+from matrix.paths import Paths
+from matrix.records import files
+from tests.matrix.collect.test_session import small_disk, wait_for
+from tests.matrix.helpers import HERE
+
+__all__ = ["small_disk"]
+
+SMOKE = 6
+
+
+def start(paths: Paths, mode: str, *options: str) -> subprocess.Popen[str]:
+    line = [sys.executable, str(HERE / "drive_run.py"), str(paths.home), mode, *options]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def go(paths: Paths, mode: str, *options: str) -> tuple[int, str, str]:
+    process = start(paths, mode, *options)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def complete(paths: Paths) -> int:
+    return sum(files.read(path).complete for path in paths.records.glob("*.jsonl"))
+
+
+def test_without_options_the_smoke_tier_runs_and_a_second_run_has_nothing_to_do(paths: Paths) -> None:
+    code, out, _ = go(paths, "pass", "--jobs", "2")
+    assert code == ExitCode.OK
+    assert complete(paths) == SMOKE
+    assert "6 cells to run" in out
+    assert "about" in out  # the time left
+    code, out, _ = go(paths, "pass")
+    assert code == ExitCode.OK
+    assert "0 cells to run, 6 recorded" in out
+
+
+def test_what_regressed_is_named_and_stays_a_regression_when_it_is_not_run_again(paths: Paths) -> None:
+    code, out, _ = go(paths, "pass,2.6=regress")
+    assert code == ExitCode.REGRESSION
+    assert "REGRESSED" in out
+    assert "python -m nox -s \"conformance(torch='2.6', transformers='4.48')\"" in out
+    code, out, _ = go(paths, "pass")
+    assert "0 cells to run" in out
+    assert code == ExitCode.REGRESSION
+
+
+def test_rerun_runs_what_is_recorded(paths: Paths) -> None:
+    go(paths, "pass", "--torch", "2.5", "--transformers", "4.53")
+    code, out, _ = go(paths, "pass", "--torch", "2.5", "--transformers", "4.53", "--rerun")
+    assert "1 cells to run" in out
+    assert code == ExitCode.OK
+
+
+def test_a_record_of_another_suite_is_run_again(paths: Paths) -> None:
+    go(paths, "old", "--select", "torch2.5-tf4.53-*")
+    _, out, _ = go(paths, "pass", "--select", "torch2.5-tf4.53-*")
+    assert "1 cells to run" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (["--tier", "nope"], ExitCode.USAGE, "unknown tier"),
+        (["--torch", "9.9"], ExitCode.USAGE, "nearest"),
+        (["--select", "torch7*"], ExitCode.EMPTY, "near misses"),
+        (["--jobs", "0"], ExitCode.USAGE, "--jobs"),
+        (["--disk-budget", "none"], ExitCode.USAGE, "--disk-budget"),
+        (["--torch", "2.5", "--transformers", "5.23"], ExitCode.UNRESOLVED, "needs torch >=2.6"),
+        (["--nope"], ExitCode.USAGE, "unrecognized"),
+    ],
+)
+def test_bad_requests_are_one_error(paths: Paths, options: list[str], code: int, told: str) -> None:
+    found, out, err = go(paths, "pass", *options)
+    assert found == code
+    assert told in err
+    assert err.count("error:") == 1
+    assert "Traceback" not in err + out
+    assert "next:" in err
+
+
+def test_two_runs_at_once(paths: Paths) -> None:
+    with hold(paths.locks / "run.lock", "a matrix run"):
+        code, _, err = go(paths, "pass")
+    assert code == ExitCode.USAGE
+    assert f"already running, as process {os.getpid()}" in err
+
+
+def test_ctrl_c_once_lets_running_cells_finish(paths: Paths) -> None:
+    process = start(paths, "slow", "--jobs", "2")
+    wait_for(lambda: list(paths.logs.glob("*.log")))
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert "Ctrl-C again" in out
+    assert 1 <= complete(paths) < SMOKE
+    assert complete(paths) == len(list(paths.records.glob("*.jsonl")))
+
+
+def test_ctrl_c_twice_ends_at_once_and_keeps_what_there_is(paths: Paths) -> None:
+    go(paths, "pass", "--torch", "2.5", "--transformers", "4.53")
+    process = start(paths, "hang", "--jobs", "2", "--rerun")
+    wait_for(lambda: len(list(paths.records.glob("*.part"))) == 2)
+    time.sleep(0.5)
+    before = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - before < 15
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert "Traceback" not in out + err
+    assert not list(paths.records.glob("*.part"))
+    assert complete(paths) == 1  # the one from before
+    kept = [files.read(path) for path in paths.records.glob("*.jsonl*")]
+    assert {tuple(record.status for record in run.records) for run in kept if not run.complete} == {
+        ("pass", "missing", "missing")
+    }
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_records(small_disk: Path) -> None:
+    paths = Paths(home=small_disk / "home")
+    code, _, err = go(paths, "pass,2.6=huge")
+    if "less than 1 GB" in err:  # the check before the first cell sees it coming
+        assert code == ExitCode.UNRESOLVED
+        assert err.count("error:") == 1
+        return
+    assert code == ExitCode.UNRESOLVED
+    assert complete(paths) >= 1

@@ -1,0 +1,112 @@
+"""Comparing records: what changed, what cannot make up its mind, and what a partial run may not claim."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from matrix.errors import ExitCode, UserError
+from matrix.judge.compare import Change, compare, compare_runs, kind_of
+from matrix.judge.flaky import Flake, flakes
+from matrix.records.lines import STATUSES, Selection, Status
+from tests.matrix import factories
+from tests.matrix.factories import record, run
+
+OTHER = "e" * 64
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [
+        ("pass", "fail", "regressed"),
+        ("na", "crash", "regressed"),
+        ("fail", "pass", "fixed"),
+        ("fail", "crash", "changed"),
+        ("pass", "missing", "regressed"),
+        ("pass", "skip", "removed"),
+        ("fail", "na", "removed"),
+        ("pass", None, "removed"),
+        ("na", "pass", "added"),
+        (None, "pass", "added"),
+        (None, "fail", "added"),
+        ("na", "skip", None),
+        ("na", None, None),
+    ],
+)
+def test_kinds(old: Status | None, new: Status | None, kind: str | None) -> None:
+    assert kind_of(old, new) == kind
+
+
+@pytest.mark.parametrize("old", STATUSES)
+@pytest.mark.parametrize("new", STATUSES)
+def test_the_same_question_with_another_answer_is_flaky(old: Status, new: Status) -> None:
+    kind = kind_of(old, new, same=True)
+    if old == new or {old, new} == {"na", "skip"}:
+        assert kind is None
+    else:
+        assert (kind == "flaky") is ("missing" not in (old, new))
+
+
+def test_a_regression_of_ours_fails_and_one_of_others_does_not() -> None:
+    for subject, code in (("kvconform", ExitCode.REGRESSION), ("native", ExitCode.OK)):
+        found = compare_runs(
+            [run(record(subject=subject))], [run(record(subject=subject, status="fail"), digest=OTHER)]
+        )
+        assert [change.kind for change in found.changes] == ["regressed"]
+        assert found.exit_code == code
+
+
+def test_the_same_digest_is_flaky_and_fails() -> None:
+    found = compare_runs([run(record(subject="native"))], [run(record(subject="native", status="fail"))])
+    assert [change.kind for change in found.changes] == ["flaky"]
+    assert found.exit_code == ExitCode.REGRESSION
+    assert "flaky     torch2.5-tf4.53-py3.11-cpu native export/dynamic[strict]: pass -> fail" in found.render()
+
+
+@pytest.mark.parametrize("partial", [{"selection": Selection(keyword="x")}, {"complete": False}])
+def test_what_a_partial_run_lacks_is_no_difference(partial: dict[str, object]) -> None:
+    whole, partly = run(record("a/one"), record("a/two")), run(record("a/one"), **partial)
+    assert compare_runs([whole], [partly]).changes == ()
+    assert compare_runs([partly], [whole]).changes == ()
+
+
+def test_cells_come_go_and_are_lost() -> None:
+    old = [run(record()), run(record(), torch="2.6"), run(torch="2.8", unresolved="no")]
+    new = [run(unresolved="no"), run(torch="2.8", unresolved="no, still"), run(record(), torch="2.9")]
+    found = compare_runs(old, new)
+    assert [(change.kind, change.cell[:8]) for change in found.changes] == [
+        ("lost", "torch2.5"),
+        ("added", "torch2.9"),
+        ("removed", "torch2.6"),
+    ]
+    assert found.exit_code == ExitCode.REGRESSION
+
+
+def test_changes_round_trip() -> None:
+    change = Change("fixed", "cell", "kvconform", "a/one", "fail", "pass")
+    assert Change.from_json(change.to_json()) == change
+
+
+def test_flakes_among_many_runs() -> None:
+    runs = [run(record()), run(record(status="fail")), run(record("a/one", "missing")), run(record("a/one"))]
+    assert flakes(runs) == [
+        Flake("torch2.5-tf4.53-py3.11-cpu", "kvconform", "export/dynamic[strict]", ("fail", "pass"))
+    ]
+    assert flakes([run(record()), run(record(status="fail"), digest=OTHER)]) == []
+
+
+def test_folders_and_git_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    factories.write(tmp_path / "reports" / "records", run(record()))
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "records"], check=True)
+    new = factories.write(tmp_path / "new", run(record(status="fail"), digest=OTHER))
+    assert [change.kind for change in compare("HEAD", new).changes] == ["regressed"]
+    assert compare("HEAD:reports/records", tmp_path / "reports" / "records").render() == "no difference"
+    for wrong in ("nowhere", "HEAD:elsewhere", "--output=x"):
+        with pytest.raises(UserError, match="neither a folder nor a git revision"):
+            compare(wrong, new)
