@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ PARALLEL: dict[str, Any] = (
     {"allow_parallel": True} if "allow_parallel" in inspect.signature(nox.session).parameters else {}
 )
 TESTED_WITH = ("torch==2.15.*", "transformers==5.23.*")
+TESTS = ("hypothesis", "playwright", "axe-playwright-python")
 
 CODES = nox_support.ExitCodes()
 try:
@@ -68,15 +70,30 @@ def conformance(session: nox.Session, torch: str, transformers: str) -> None:
         session.error(f"exit code {code}: {ExitCode(code).name.lower()}")
 
 
+def known_skips(session: nox.Session) -> tuple[str, ...]:
+    """In CI, where all that the tests need is installed, a skip has to be one of tests/skips.toml."""
+    return ("--only-known-skips", session.name) if os.environ.get("CI") else ()
+
+
 @nox.session(python="3.11", **PARALLEL)
 def tests(session: nox.Session) -> None:
     """Run the unit tests, with the newest torch and transformers. Options after `--` go to pytest.
 
-    In two processes, a file each at a time: the tests that start cells of their own wait more than they compute.
+    In two processes, a file each at a time: the tests that start cells of their own wait more than they compute. The
+    page is tested in a Chromium where one is on the path.
     """
     session.env["UV_PYTHON_DOWNLOADS"] = "never"
-    session.install("-r", "requirements.txt", "-e", ".[check]", "hypothesis", *TESTED_WITH)
-    session.run("python", "-m", "pytest", *(session.posargs or ("-n", "2", "--dist", "loadfile")))
+    session.install("-r", "requirements.txt", "-e", ".[check]", *TESTED_WITH, *TESTS)
+    session.run("python", "-m", "pytest", *(session.posargs or ("-n", "2", "--dist", "loadfile", *known_skips(session))))
+
+
+@nox.session(python="3.11", **PARALLEL)
+def tests_optree(session: nox.Session) -> None:
+    """Run the tests of registration where optree is installed, with which torch keeps a third table."""
+    session.env["UV_PYTHON_DOWNLOADS"] = "never"
+    session.install("-e", ".[check]", "hypothesis", "optree", *TESTED_WITH)
+    files = ("tests/library/test_pytree.py", "tests/library/test_register.py")
+    session.run("python", "-m", "pytest", *(session.posargs or (*files, *known_skips(session))))
 
 
 @nox.session(python="3.11", **PARALLEL)

@@ -13,6 +13,8 @@ USAGE = """usage: python -m kvconform COMMAND [OPTION]...
 commands:
   check    put registrations of cache classes to the conformance suite (python -m kvconform check --help)
   doctor   say what this environment can do (python -m kvconform doctor --help)
+
+  --version
 """
 
 
@@ -38,6 +40,11 @@ def _run(arguments: list[str]) -> int:
         from kvconform.doctor import main as examine
 
         return examine(rest)
+    if command in {"-V", "--version"}:
+        from kvconform._version import __version__
+
+        print(f"kvconform {__version__}")
+        return 0
     if command in {"-h", "--help"}:
         print(USAGE, end="")
         return 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvconform_conformance.runner.recorder import FAILED, STATUSES, Outcome, Recorder
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from kvconform_conformance.runner.environment import Environment
 
 _SHOWN = 60
+_EVERY = 10.0  # seconds
 
 
 def _say(text: str = "") -> None:
@@ -22,16 +25,24 @@ def _say(text: str = "") -> None:
 
 
 class Progress:
-    """A dot a check on a terminal, nothing in a log."""
+    """Shows how far a run is: redrawn in place on a terminal, a line every ten seconds in a log."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, clock: Callable[[], float] = time.monotonic) -> None:
         self.recorder = recorder
+        self.clock = clock
+        self.began = self.told = clock()
 
     def pytest_runtest_logfinish(self) -> None:
-        """Show how far the run is."""
+        """Show it, where there is something new to show."""
+        state = f"{len(self.recorder.outcomes)}/{len(self.recorder.planned)} checks"
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r{len(self.recorder.outcomes)}/{len(self.recorder.planned)} checks")
-            sys.stderr.flush()
+            sys.stderr.write(f"\r{state}")
+        elif self.clock() - self.told >= _EVERY:
+            self.told = self.clock()
+            sys.stderr.write(f"{state}, {self.told - self.began:.0f} s\n")
+        else:
+            return
+        sys.stderr.flush()
 
 
 def show(recorder: Recorder, environment: Environment, slowest: int = 0) -> None:
