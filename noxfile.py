@@ -84,7 +84,9 @@ def tests(session: nox.Session) -> None:
     """
     session.env["UV_PYTHON_DOWNLOADS"] = "never"
     session.install("-r", "requirements.txt", "-e", ".[check]", *TESTED_WITH, *TESTS)
-    session.run("python", "-m", "pytest", *(session.posargs or ("-n", "2", "--dist", "loadfile", *known_skips(session))))
+    session.run(
+        "python", "-m", "pytest", *(session.posargs or ("-n", "2", "--dist", "loadfile", *known_skips(session)))
+    )
 
 
 @nox.session(python="3.11", **PARALLEL)
@@ -94,6 +96,14 @@ def tests_optree(session: nox.Session) -> None:
     session.install("-e", ".[check]", "hypothesis", "optree", *TESTED_WITH)
     files = ("tests/library/test_pytree.py", "tests/library/test_register.py")
     session.run("python", "-m", "pytest", *(session.posargs or (*files, *known_skips(session))))
+
+
+@nox.session(python="3.11", **PARALLEL)
+def tests_lists(session: nox.Session) -> None:
+    """Run the library's tests where caches are two lists of tensors: transformers until 4.53."""
+    session.env["UV_PYTHON_DOWNLOADS"] = "never"
+    session.install("-e", ".[check]", "hypothesis", "torch==2.5.*", "transformers==4.53.*")
+    session.run("python", "-m", "pytest", *(session.posargs or ("-n", "2", "tests/library")))
 
 
 @nox.session(python="3.11", **PARALLEL)

@@ -60,7 +60,9 @@ class KnownSkips:
             self.unused.pop(row, None)
 
     def complaints(self) -> list[str]:
-        return self.unknown + [f"{test}: no test was skipped for {reason!r}: remove the row" for test, reason in self.unused]
+        return self.unknown + [
+            f"{test}: no test was skipped for {reason!r}: remove the row" for test, reason in self.unused
+        ]
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:

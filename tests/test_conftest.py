@@ -35,9 +35,7 @@ def row(test: str, reason: str, session: str = "tests") -> str:
         (row("*", "no * here", session="another"), 1, ["*no row of skips.toml allows it: no one here"]),
     ],
 )
-def test_a_skip_needs_a_row_and_a_row_a_skip(
-    pytester: pytest.Pytester, rows: str, code: int, told: list[str]
-) -> None:
+def test_a_skip_needs_a_row_and_a_row_a_skip(pytester: pytest.Pytester, rows: str, code: int, told: list[str]) -> None:
     shutil.copy(Path(__file__).with_name("conftest.py"), pytester.path / "conftest.py")
     (pytester.path / "skips.toml").write_text(rows, encoding="utf-8")
     pytester.makepyfile(test_it=TEST)
