@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 from matrix.cells import axes, options
 from matrix.cells.cell import Cell
 from matrix.collect import nox_support
-from matrix.collect import session as cells
+from matrix.commands import cell as cells
 from matrix.errors import ExitCode, UserError
 from matrix.paths import Paths
 

@@ -30,8 +30,23 @@ class Paths:
 
     @property
     def records(self) -> Path:
-        """Published records, one file a cell."""
-        return self.home / "reports" / "records"
+        """The answers of this machine, a file of lines a cell; `python -m matrix publish` takes complete ones over."""
+        return self.home / ".cache" / "records"
+
+    @property
+    def reports(self) -> Path:
+        """What is published."""
+        return self.home / "reports"
+
+    @property
+    def published(self) -> Path:
+        """The published answers, all cells in one file."""
+        return self.reports / "records.parquet"
+
+    @property
+    def site(self) -> Path:
+        """What is built from the published answers and not committed: the page, and the table as JSON."""
+        return self.home / "site"
 
     @property
     def partial(self) -> Path:

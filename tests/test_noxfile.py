@@ -74,4 +74,4 @@ def test_sessions_in_parallel_keep_the_code(tmp_path: Path) -> None:
     sessions = [f"conformance(torch='{torch}', transformers='5.23')" for torch in ("2.4", "2.5")]
     done = nox("-j", "2", "-s", *sessions, home=tmp_path)
     assert done.returncode == ExitCode.UNRESOLVED, done.stdout + done.stderr
-    assert len(list((tmp_path / "reports" / "records").glob("*.jsonl"))) == 2
+    assert len(list((tmp_path / ".cache" / "records").glob("*.jsonl"))) == 2

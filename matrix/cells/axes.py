@@ -172,9 +172,9 @@ def load(path: Path = CELLS_TOML) -> Axes:
     except OSError as error:
         raise UserError(f"cannot read {path.name}: {error.strerror}", f"git checkout -- matrix/{path.name}") from error
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path.name} is no TOML: {error}", f"git diff -- matrix/{path.name}") from error
+        raise UserError(f"{path.name} is no TOML: {error}", f"git diff -- matrix/data/{path.name}") from error
     except _MalformedError as error:
-        raise UserError(f"{path.name} is malformed: {error}", f"git diff -- matrix/{path.name}") from error
+        raise UserError(f"{path.name} is malformed: {error}", f"git diff -- matrix/data/{path.name}") from error
 
 
 def loads(text: str) -> Axes:

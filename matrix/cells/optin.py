@@ -54,7 +54,7 @@ def load(path: Path = OPTIN_TOML) -> tuple[Row, ...]:
             raise UserError(f"{path.name} has schema {data['schema']!r}, this reads {SCHEMA}", f"git diff -- {path}")
         return tuple(Row.from_json(row) for row in data["packages"])
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, InvalidSpecifier) as error:
-        raise UserError(f"{path.name} cannot be read: {error!r}", f"git diff -- matrix/{path.name}") from error
+        raise UserError(f"{path.name} cannot be read: {error!r}", f"git diff -- matrix/data/{path.name}") from error
 
 
 def requirements(

@@ -12,14 +12,15 @@ from typing import NoReturn
 
 from matrix.cells.cell import DEFAULT_PYTHON, DEVICES
 from matrix.errors import UserError
+from matrix.paths import Paths
 
 DEFAULT_SUBJECTS = ("kvconform", "native")
-"""Asked of every cell; the cell adds `exporter` where its transformers has one."""
+"""Asked of every cell, whatever else a suite asks by default."""
 
 
 @dataclass(frozen=True)
 class CellOptions:
-    """One request. The defaults ask everything, and only what asks everything becomes the cell's published record."""
+    """One request. The defaults ask everything, and only the answer to everything can be published."""
 
     keyword: str | None = None
     subjects: tuple[str, ...] = ()
@@ -41,7 +42,11 @@ class CellOptions:
         """Whether a record of these subjects is what is asked for."""
         if self.subjects:
             return tuple(subjects) == self.subjects
-        return tuple(subjects[: len(DEFAULT_SUBJECTS)]) == DEFAULT_SUBJECTS
+        return set(DEFAULT_SUBJECTS) <= set(subjects)
+
+    def folder(self, paths: Paths) -> Path:
+        """Where the answer goes: one to less than everything never stands in for the cell's record."""
+        return self.records or (paths.partial if self.partial else paths.records)
 
     def to_argv(self) -> list[str]:
         """The options as text that `parse` reads back."""
@@ -95,7 +100,7 @@ def add_cell_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--python", default=DEFAULT_PYTHON, metavar="X.Y", help=f"the cell's interpreter ({DEFAULT_PYTHON})"
     )
-    parser.add_argument("--records", type=Path, metavar="DIR", help="where the record goes instead of reports/records")
+    parser.add_argument("--records", type=Path, metavar="DIR", help="where the record goes instead of .cache/records")
 
 
 def parse(argv: Sequence[str]) -> CellOptions:

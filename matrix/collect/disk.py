@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -11,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matrix.collect import uv
-from matrix.errors import MakingError, UserError
+from matrix.errors import UserError
 from matrix.paths import Paths
 
 GB = 10**9
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""What the system says when there is no room."""
 
 MINOR_COST = 5 * GB
 """What the environments and wheels of one torch minor take (measured: 2.3 to 5.1)."""
@@ -85,13 +82,6 @@ def is_full(folder: Path) -> bool:
     """Whether nothing more can be written: less than a megabyte is free."""
     stat = os.statvfs(folder)
     return stat.f_bavail * stat.f_frsize < 10**6
-
-
-def writing_failed(error: OSError) -> UserError:
-    """The error that the user sees when something could not be written."""
-    if error.errno in FULL:
-        return MakingError("the disk is full", "uv cache prune && df -h .")
-    return MakingError(f"cannot write: {error}", "df -h . && id")
 
 
 def parse_budget(text: str) -> int:

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from matrix.cells.cell import Cell
 from matrix.cells.options import CellOptions
-from matrix.collect.disk import FULL, Keeper, is_full
+from matrix.collect.disk import Keeper, is_full
+from matrix.collect.outcome import Outcome
 from matrix.collect.progress import Display
-from matrix.collect.session import Outcome
 from matrix.errors import ExitCode, UserError
 from matrix.paths import Paths
+from matrix.records.writing import FULL
 
 GRACE = 15.0
 """Seconds a cell has to end its record when it is stopped."""
@@ -187,7 +188,7 @@ def signals(stop: Stop) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def nox_command(options: CellOptions, paths: Paths) -> CellCommand:
+def session_command(options: CellOptions, paths: Paths) -> CellCommand:
     """Starts a cell as a user would: there is one way to run a cell."""
 
     def command(cell: Cell) -> list[str]:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from matrix.cells.cell import Cell
-from matrix.collect.session import Outcome
+from matrix.collect.outcome import Outcome
 from matrix.errors import ExitCode
 
 WORDS = {

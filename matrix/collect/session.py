@@ -1,58 +1,28 @@
-"""One cell from beginning to end: environment, suite, record, verdict. The nox session calls this."""
+"""One cell asked: its environment made, the suite run in it, the record put in its place."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from matrix.cells import optin
 from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell
-from matrix.cells.options import CellOptions, device_here
-from matrix.collect import environment, locks
+from matrix.cells.options import CellOptions
+from matrix.collect import environment
 from matrix.collect.digest import suite_digest
-from matrix.collect.disk import is_full, writing_failed
-from matrix.commands.verdict import judge_record
+from matrix.collect.outcome import Outcome
 from matrix.errors import ExitCode, MakingError, UnresolvedError, UserError
-from matrix.judge.baseline import load_baseline
 from matrix.paths import Paths
 from matrix.records import files
 
 GRACE = 20.0
 """Seconds the suite has to end its record after Ctrl-C."""
-
-
-@dataclass
-class Outcome:
-    """How a cell's run ended and where its time went; `matrix run` and the benchmarks read it from a file."""
-
-    cell: str
-    exit_code: int = ExitCode.OK
-    error: str = ""
-    counts: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def save(self, paths: Paths) -> None:
-        """Write it where `load` finds it."""
-        path = paths.outcomes / f"{self.cell}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, paths: Paths, cell: Cell) -> Outcome | None:
-        """The outcome of a cell's latest run, or None."""
-        try:
-            return cls(**json.loads((paths.outcomes / f"{cell.id}.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
 
 
 @dataclass(frozen=True)
@@ -66,36 +36,60 @@ class Run:
 
     @property
     def record(self) -> Path:
-        """Where the record goes: a run that asks less than everything never stands in for the published one."""
-        folder = self.paths.partial if self.options.partial else self.paths.records
-        return (self.options.records or folder) / f"{self.cell.id}.jsonl"
+        """Where the record goes."""
+        return self.options.folder(self.paths) / f"{self.cell.id}.jsonl"
 
 
 Command = Callable[[Run, Path], Sequence[str]]
 """Makes the command that runs the suite and streams the record to a file; tests put a small script here."""
 
 
-def run_cell(cell: Cell, options: CellOptions, axes: Axes, paths: Paths, *, command: Command | None = None) -> int:
-    """Run a cell and return the documented exit code; errors are printed, never raised.
+@dataclass(frozen=True)
+class Collected:
+    """What a run of the suite left.
+
+    Attributes:
+        code: the exit code of the suite.
+        record: the file of its answers, or None where it left none.
+        again: the command that asks the cell again.
+    """
+
+    code: int
+    record: Path | None
+    again: str
+
+
+def collect(run: Run, outcome: Outcome, command: Command | None = None) -> Collected:
+    """Make the environment, run the suite in it, and put the record that it streamed in its place.
+
+    Args:
+        run: the cell and the request.
+        outcome: gets the seconds that each step took.
+        command: makes the line that runs the suite; tests bring their own, which needs no environment.
 
     Raises:
+        UserError: no environment could be made.
+        OSError: the record could not be written.
         KeyboardInterrupt: Ctrl-C, after the record was ended and kept.
     """
-    run = Run(cell.on(device_here(options.device)), options, axes, paths)
-    outcome = Outcome(run.cell.id)
+    part = run.record.with_suffix(".jsonl.part")
+    _prepare(part)
+    if command is None:
+        python = _environment(run, outcome)
+        line: Sequence[str] = check_command(run, python, part)
+    else:
+        line = command(run, part)
+    started = time.monotonic()
+    interrupted, code = False, int(ExitCode.INTERRUPTED)
     try:
-        with locks.hold(paths.locks / f"{run.cell.environment}.lock", f"cell {run.cell.id}"):
-            outcome.exit_code = _run(run, outcome, command)
-    except (UserError, OSError) as error:
-        told = error if isinstance(error, UserError) else writing_failed(error)
-        _tell(told)
-        outcome.exit_code, outcome.error = told.exit_code, told.message
+        code = execute(line, cwd=run.paths.root, env=cell_environment(run.options))
     except KeyboardInterrupt:
-        outcome.exit_code, outcome.error = ExitCode.INTERRUPTED, "interrupted"
-        raise
-    finally:
-        _save(outcome, paths)
-    return outcome.exit_code
+        interrupted = True
+    outcome.seconds["check"] = time.monotonic() - started
+    record = settle(part, run.record)
+    if interrupted:
+        raise KeyboardInterrupt
+    return Collected(code, record, f'python -m nox -s "{run.cell.session}"')
 
 
 def check_command(run: Run, python: Path, part: Path) -> list[str]:
@@ -113,7 +107,7 @@ def check_command(run: Run, python: Path, part: Path) -> list[str]:
     return command
 
 
-def publish(part: Path, final: Path) -> Path | None:
+def settle(part: Path, final: Path) -> Path | None:
     """Put a finished record in its place.
 
     | new record | earlier record | what happens                          |
@@ -133,29 +127,6 @@ def publish(part: Path, final: Path) -> Path | None:
         final = final.with_suffix(".jsonl.interrupted")
     part.replace(final)
     return final
-
-
-def _run(run: Run, outcome: Outcome, command: Command | None) -> int:
-    part = run.record.with_suffix(".jsonl.part")
-    # What would spoil the end is looked at first: a full disk or a bad baseline costs no minutes.
-    load_baseline(run.paths.baseline)
-    _prepare(part)
-    if command is None:
-        python = _environment(run, outcome)
-        line: Sequence[str] = check_command(run, python, part)
-    else:
-        line = command(run, part)
-    started = time.monotonic()
-    interrupted = False
-    try:
-        code = execute(line, cwd=run.paths.root, env=cell_environment(run.options))
-    except KeyboardInterrupt:
-        interrupted = True
-    outcome.seconds["check"] = time.monotonic() - started
-    record = publish(part, run.record)
-    if interrupted:
-        raise KeyboardInterrupt
-    return _conclude(run, outcome, record, code)
 
 
 def _environment(run: Run, outcome: Outcome) -> Path:
@@ -194,24 +165,6 @@ def _is_fact(run: Run, error: UserError) -> bool:
     if isinstance(error, MakingError):
         return run.cell.moving and not run.record.exists()
     return not (run.record.exists() and run.options.torch_backend)
-
-
-def _conclude(run: Run, outcome: Outcome, record: Path | None, code: int) -> int:
-    again = f'python -m nox -s "{run.cell.session}"'
-    if code in {ExitCode.USAGE, ExitCode.EMPTY, ExitCode.UNRESOLVED, ExitCode.INTERRUPTED}:
-        outcome.error = f"the suite ended with code {code}; it said why above"
-        return code
-    if record is None:
-        raise UserError(f"the suite ended with code {code} and left no record", again, ExitCode.REGRESSION)
-    started = time.monotonic()
-    judged = judge_record(record, run.paths.baseline)
-    outcome.seconds["judge"] = time.monotonic() - started
-    outcome.counts = judged.counts
-    print(judged.text, flush=True)
-    if not judged.complete:
-        why = "the disk is full" if is_full(record.parent) else f"the suite ended with code {code}"
-        raise UserError(f"the record of {run.cell.id} is incomplete: {why}", again, ExitCode.REGRESSION)
-    return judged.exit_code
 
 
 def execute(line: Sequence[str], *, cwd: Path, env: dict[str, str]) -> int:
@@ -279,16 +232,3 @@ def _is_complete(path: Path) -> bool:
     except UserError:
         return False
     return run.complete and run.unresolved is None
-
-
-def _save(outcome: Outcome, paths: Paths) -> None:
-    try:
-        outcome.save(paths)
-    except OSError as error:
-        print(f"warning: {outcome.cell}: the outcome could not be saved: {error.strerror}", file=sys.stderr)
-
-
-def _tell(error: UserError) -> None:
-    if os.environ.get("KVCONFORM_TRACEBACK"):
-        traceback.print_exception(error)
-    print(error.render(), file=sys.stderr, flush=True)

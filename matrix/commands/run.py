@@ -8,20 +8,43 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from matrix.cells import axes as axes_module
 from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell
-from matrix.cells.options import CellOptions, device_here, from_namespace
-from matrix.collect import fanout, locks, plan, progress
+from matrix.cells.options import CellOptions, add_cell_options, device_here, from_namespace
+from matrix.cells.selection import add_selection_options, select
+from matrix.collect import fanout, locks, progress
+from matrix.collect.answers import Answer, Answers
 from matrix.collect.digest import suite_digest
 from matrix.collect.disk import Keeper, parse_budget
 from matrix.collect.nox_support import worst
-from matrix.collect.session import Outcome
-from matrix.commands import verdict
+from matrix.collect.outcome import Outcome
+from matrix.collect.plan import build
+from matrix.commands.cell import judged
 from matrix.errors import ExitCode, UserError
+from matrix.judge.baseline import load_baseline
 from matrix.paths import Paths
 
+NAME = "run"
+HELP = "run cells, skipping what is answered (without options: the smoke tier)"
 
-def run(found: argparse.Namespace, axes: Axes, paths: Paths, *, command: fanout.CellCommand | None = None) -> int:
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_selection_options(parser)
+    add_cell_options(parser)
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at once (1)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes in a cell (the cores divided by the jobs)")
+    parser.add_argument("--rerun", action="store_true", help="run also what is answered")
+    parser.add_argument("--disk-budget", default="25", metavar="GB", help="for environments and uv's cache (25)")
+
+
+def run(found: argparse.Namespace) -> int:
+    """Run what the options select."""
+    return run_cells(found, axes_module.load(), Paths.here())
+
+
+def run_cells(found: argparse.Namespace, axes: Axes, paths: Paths, *, command: fanout.CellCommand | None = None) -> int:
     """Run what the parsed options select and return the worst code of its cells.
 
     Args:
@@ -35,10 +58,11 @@ def run(found: argparse.Namespace, axes: Axes, paths: Paths, *, command: fanout.
     """
     options = _options(found)
     found.device = device_here(options.device)
-    cells = plan.select(found, axes, tier="smoke")
-    planned = plan.build(cells, axes, paths, options, suite_digest(paths.root))
-    todo = [row.cell for row in planned if not row.why_not and (found.rerun or options.fresh or not row.recorded)]
-    skipped = [row.cell for row in planned if row.recorded and row.cell not in todo]
+    cells = select(found, axes, tier="smoke")
+    planned = build(cells, axes, Answers(paths, options, suite_digest(paths.root)))
+    again = found.rerun or options.fresh
+    todo = [row.cell for row in planned if row.state == "run" or (again and not row.why_not)]
+    skipped = [row.answer for row in planned if row.answer and row.cell not in todo and not row.why_not]
     impossible = [row for row in planned if row.why_not]
     if len(impossible) == len(planned):
         raise UserError(
@@ -46,10 +70,10 @@ def run(found: argparse.Namespace, axes: Axes, paths: Paths, *, command: fanout.
             "python -m matrix plan",
             ExitCode.UNRESOLVED,
         )
-    print(f"{len(todo)} cells to run, {len(skipped)} recorded, {len(impossible)} cannot be made", flush=True)
+    print(f"{len(todo)} cells to run, {len(skipped)} answered already, {len(impossible)} cannot be made", flush=True)
     with locks.hold(paths.locks / "run.lock", "a matrix run"):
-        outcomes = _fan_out(todo, command or fanout.nox_command(options, paths), paths, found)
-    return _conclude(todo, outcomes, [_judge(cell, options, paths) for cell in skipped])
+        outcomes = _fan_out(todo, command or fanout.session_command(options, paths), paths, found)
+    return _conclude(todo, outcomes, [_judged(answer, paths) for answer in skipped])
 
 
 def _options(found: argparse.Namespace) -> CellOptions:
@@ -73,11 +97,10 @@ def _fan_out(
         return fanout.Fanout(paths, command, found.jobs, display, keeper).run(cells)
 
 
-def _judge(cell: Cell, options: CellOptions, paths: Paths) -> Outcome:
+def _judged(answer: Answer, paths: Paths) -> Outcome:
     """A cell that was not run again still counts: a regression does not heal by being skipped."""
-    folder = options.records or (paths.partial if options.partial else paths.records)
-    judged = verdict.judge_record(folder / f"{cell.id}.jsonl", paths.baseline)
-    return Outcome(cell.id, judged.exit_code, counts=judged.counts)
+    verdict = judged(answer.run(), load_baseline(paths.baseline))
+    return Outcome(answer.cell, verdict.exit_code, counts=verdict.counts)
 
 
 def _conclude(todo: Sequence[Cell], ran: Sequence[Outcome], skipped: Sequence[Outcome]) -> int:
@@ -92,5 +115,5 @@ def _conclude(todo: Sequence[Cell], ran: Sequence[Outcome], skipped: Sequence[Ou
             print(f'  {cell.id}: python -m nox -s "{cell.session}"')
     codes = [outcome.exit_code for outcome in outcomes] + ([int(ExitCode.INTERRUPTED)] if never else [])
     if not never:
-        print("next: python -m matrix report")
+        print("next: python -m matrix publish")
     return worst(codes)

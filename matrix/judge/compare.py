@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import subprocess
-import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from matrix.errors import ExitCode, UserError
+from matrix.errors import ExitCode
 from matrix.judge.baseline import OURS
 from matrix.judge.flaky import same_question
-from matrix.records.files import read_all
 from matrix.records.lines import NOT_ASKED, WRONG, CellRun, Record, Status
+from matrix.records.sources import read_latest
 
 Kind = Literal["regressed", "flaky", "lost", "changed", "fixed", "added", "removed"]
 """`lost`: a cell that was measured can no longer be made. `changed`: one non-pass became another."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-RECORDS = "reports/records"
-"""Where a git revision holds its records."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +72,12 @@ class Comparison:
 
 
 def compare(old: Path | str, new: Path | str) -> Comparison:
-    """Compare two folders of records, or git revisions (`HEAD~1`, `v1:reports/records`).
+    """Compare two folders or files of records, or git revisions (`HEAD~1`, `v1:reports/records`).
 
     Raises:
         UserError: one of them is neither, holds no record, or holds a malformed one.
     """
-    return compare_runs(_runs(old), _runs(new))
+    return compare_runs(read_latest(old), read_latest(new))
 
 
 def compare_runs(old: Sequence[CellRun], new: Sequence[CellRun]) -> Comparison:
@@ -160,28 +154,3 @@ def _extent(run: CellRun | None) -> str:
     if run is None:
         return ""
     return "no install" if run.unresolved is not None else f"{len(run.records)} checks"
-
-
-def _runs(source: Path | str) -> list[CellRun]:
-    folder = Path(source)
-    if folder.is_dir():
-        return read_all(folder)
-    revision, _, path = str(source).partition(":")
-    with tempfile.TemporaryDirectory() as temporary:
-        with tarfile.open(fileobj=io.BytesIO(_archive(revision, path or RECORDS))) as archive:
-            archive.extractall(temporary, filter="data")
-        return read_all(Path(temporary))
-
-
-def _archive(revision: str, path: str) -> bytes:
-    """The files of a folder at a git revision, as a tar."""
-    if revision.startswith("-"):
-        raise UserError(f"{revision} is neither a folder nor a git revision", "git log --oneline -- reports/records")
-    command = ["git", "archive", "--format=tar", revision, "--", path]
-    try:
-        return subprocess.run(command, check=True, capture_output=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        told = getattr(error, "stderr", b"") or str(error).encode()
-        reason = told.decode(errors="replace").strip().splitlines()[-1:]
-        message = f"{revision} is neither a folder nor a git revision with {path}: {' '.join(reason)}"
-        raise UserError(message, "git log --oneline -- reports/records") from None

@@ -1,4 +1,4 @@
-"""`python -m matrix portability`: what one cell saves, every other cell loads.
+"""What one cell saves, every other cell loads.
 
 Each cell saves its programs once, then each cell loads those of every cell, in a process of its own. Each process
 streams its answers to a file of its own under `.cache/portability/`, so an interrupted grid goes on where it was.
@@ -14,19 +14,21 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell
 from matrix.cells.options import CellOptions
-from matrix.collect import environment, fanout, locks, plan
+from matrix.cells.selection import select
+from matrix.collect import environment, fanout, locks
 from matrix.collect.digest import suite_digest
 from matrix.collect.environment import Made
 from matrix.collect.session import cell_environment
 from matrix.errors import ExitCode, MakingError, UnresolvedError, UserError
 from matrix.paths import Paths
-from matrix.portability import grid
-from matrix.portability.grid import Act
+from matrix.portability import pages
+from matrix.portability.answers import Act
+from matrix.portability.expected import load_known
+from matrix.portability.verdicts import Crossings
 
 LIMIT = 600.0
 """Seconds that one process has; a torch that hangs on another's archive must not hold up the grid."""
@@ -58,23 +60,6 @@ class Work:
         return self.folder / "answers" / (f"{saver.id}.jsonl" if loader is None else f"{saver.id}--{loader.id}.jsonl")
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command to the subparsers of `python -m matrix`."""
-    parser = commands.add_parser("portability", help="save programs in each cell, load them in every other")
-    plan.add_selection_options(parser)
-    parser.add_argument("--subject", default="kvconform", help="kvconform, native, exporter or module:attribute")
-    parser.add_argument("--torch-backend", metavar="NAME", help="as for run")
-    parser.add_argument("--rerun", action="store_true", help="ask also what is answered")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: reports")
-    parser.set_defaults(command=_command)
-
-
-def _command(found: argparse.Namespace) -> int:
-    from matrix.cells import axes
-
-    return run(found, axes.load(), Paths.here())
-
-
 def run(found: argparse.Namespace, axes: Axes, paths: Paths, *, make: Make | None = None) -> int:
     """Fill the grid of the selected cells (without a selection: the smoke tier), write it, and return the exit code.
 
@@ -87,7 +72,7 @@ def run(found: argparse.Namespace, axes: Axes, paths: Paths, *, make: Make | Non
     Raises:
         UserError: the options are wrong, no cell can be made, or another run is going on.
     """
-    cells = [cell for cell in plan.select(found, axes, tier="smoke") if not axes.why_not(cell)]
+    cells = [cell for cell in select(found, axes, tier="smoke") if not axes.why_not(cell)]
     if not cells:
         raise UserError("none of the cells can be made", "python -m matrix plan", ExitCode.UNRESOLVED)
     fanout.expect_disk(paths.home)
@@ -97,17 +82,17 @@ def run(found: argparse.Namespace, axes: Axes, paths: Paths, *, make: Make | Non
 
     digest = suite_digest(paths.root)
     work = Work(found.subject, digest, paths, found.rerun, make or made)
-    known = grid.load_known()
-    out = found.out or paths.home / "reports"
+    known = load_known()
+    out = found.out or paths.reports
     unmade: dict[Cell, str] = {}
     try:
         with locks.hold(paths.locks / "run.lock", "a matrix run"):
             unmade = _fill(work, cells)
     finally:
         # Also after Ctrl-C: what was answered is shown, and what was not is shown as missing.
-        result = grid.Grid.collect(work.subject, digest, [c for c in cells if c not in unmade], work.record, known)
-        grid.write(result, out)
-    grid.show(result)
+        result = Crossings.collect(work.subject, digest, [c for c in cells if c not in unmade], work.record, known)
+        pages.write(result, out)
+    pages.show(result)
     print(f"written: {out / 'portability.json'}, {out / 'portability.md'}")
     for cell, why in unmade.items():
         print(f"  {cell.id}: no environment: {why}", file=sys.stderr)

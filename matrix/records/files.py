@@ -5,16 +5,16 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from matrix.cells.cell import Cell
-from matrix.errors import ExitCode, UserError
+from matrix.errors import UserError
 from matrix.records.lines import CellRun, Environment, MalformedError, Record, Selection, Status, dump, take
+from matrix.records.writing import put
 
-__all__ = ["CellRun", "Environment", "Record", "Selection", "Status", "read", "read_all", "write_unresolved"]
+__all__ = ["CellRun", "Environment", "Record", "Selection", "Status", "read", "write_unresolved"]
 
 Key = tuple[str, str]
 """Subject and check id."""
@@ -47,39 +47,11 @@ def read(path: Path) -> CellRun:
         raise UserError(f"{path} cannot be read: {error.strerror}", _again(path)) from None
 
 
-def read_all(folder: Path) -> list[CellRun]:
-    """The latest run of each cell below a folder, ordered by cell id.
-
-    Raises:
-        UserError: there is no record, or one is malformed.
-    """
-    return latest(read_every(folder))
-
-
-def read_every(folder: Path) -> list[CellRun]:
-    """Every run below a folder, also earlier ones of the same cell; raises what `read_all` does."""
-    paths = sorted(folder.rglob("*.jsonl"))
-    if not paths:
-        raise UserError(f"{folder} holds no record (*.jsonl)", "python -m matrix run --tier smoke", ExitCode.EMPTY)
-    return [read(path) for path in paths]
-
-
-def latest(runs: Iterable[CellRun]) -> list[CellRun]:
-    """One run a cell, the one that started last, ordered by cell id."""
-    chosen: dict[str, CellRun] = {}
-    for run in sorted(runs, key=lambda run: (run.cell, run.environment.started or "")):
-        chosen[run.cell] = run
-    return list(chosen.values())
-
-
 def write_unresolved(path: Path, cell: Cell, reason: str) -> None:
     """Record that no environment could be made for a cell, and why."""
     now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     run = CellRun(Environment(cell.id, started=now), complete=True, unresolved=reason, finished=now)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(dump(run), encoding="utf-8")
-    part.replace(path)
+    put(path, dump(run))
 
 
 @dataclass

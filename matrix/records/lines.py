@@ -93,7 +93,7 @@ class Environment:
 
     def to_json(self) -> dict[str, Any]:
         """The header line."""
-        texts = {name: getattr(self, name) for name in _TEXTS}
+        texts = {name: getattr(self, name) for name in TEXTS}
         return {
             "kind": "cell",
             "schema": SCHEMA,
@@ -114,14 +114,14 @@ class Environment:
         selection = take(line, "selection", dict, type(None)) or Selection().to_json()
         return cls(
             cell=take(line, "cell", str),
-            **{name: take(line, name, str, type(None)) for name in _TEXTS},
+            **{name: take(line, name, str, type(None)) for name in TEXTS},
             packages={name: take(packages, name, str) for name in packages},
             subjects=_strings(line, "subjects"),
             selection=Selection.from_json(selection),
         )
 
 
-_TEXTS = ("torch", "transformers", "python", "platform", "device", "gpu", "commit", "digest", "started")
+TEXTS = ("torch", "transformers", "python", "platform", "device", "gpu", "commit", "digest", "started")
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from matrix.errors import ExitCode, UserError
 from matrix.judge.baseline import DEFAULT, load_baseline
 from matrix.judge.findings import findings, some
 from matrix.judge.flaky import flakes
-from matrix.records.files import latest, read_every
+from matrix.records.sources import latest, read_every
+from matrix.records.writing import put
 from matrix.render import figures, page, tables, wording
 from matrix.render.grid import Results, results
 from matrix.render.summary import MOST_NAMES
@@ -17,32 +19,25 @@ from matrix.render.summary import MOST_NAMES
 OPEN, CLOSE = "<!-- table -->", "<!-- /table -->"
 
 
-def load(records_dir: Path, baseline_path: Path = DEFAULT) -> Results:
-    """Read, judge, count and lay out.
+def load(records: Path | Sequence[Path], baseline_path: Path = DEFAULT) -> Results:
+    """Read, judge, count and lay out the records of some folders and files; the newest run of a cell counts.
 
     Raises:
         UserError: there is no record, or a record or the baseline is malformed.
     """
-    runs = read_every(records_dir)
+    runs = read_every(*([records] if isinstance(records, Path) else records))
     found = results(latest(runs), load_baseline(baseline_path))
     return dataclasses.replace(found, flakes=tuple(flakes(runs)))
 
 
 def write(
-    records_dir: Path,
+    records: Path | Sequence[Path],
     out_dir: Path,
     baseline_path: Path = DEFAULT,
     readme: Path | None = None,
-    summary: Path | None = None,
+    site_dir: Path | None = None,
 ) -> ExitCode:
-    """Write the page, tables, figure and badges into a folder, and the table into a README that has its markers.
-
-    Args:
-        records_dir: where the records are; every *.jsonl below it is read.
-        out_dir: where the files go. Badges of cells that are no longer there are removed.
-        baseline_path: the expected non-passes.
-        readme: a README whose block between `<!-- table -->` and `<!-- /table -->` is renewed.
-        summary: a file to which Markdown for a CI job is appended ($GITHUB_STEP_SUMMARY).
+    """Judge the records and write what `publish` writes.
 
     Returns:
         What the verdicts of all cells add up to: 0, or 1 for a regression, a stale row, or a run without an end.
@@ -50,20 +45,37 @@ def write(
     Raises:
         UserError: there is no record, or a record or the baseline is malformed; nothing is written then.
     """
-    found = load(records_dir, baseline_path)
-    publish(found, out_dir, readme, summary)
+    found = load(records, baseline_path)
+    publish(found, out_dir, site_dir or out_dir, readme)
     return code(found)
 
 
-def publish(found: Results, out_dir: Path, readme: Path | None = None, summary: Path | None = None) -> None:
-    """Write what `write` writes, from results at hand."""
+def publish(
+    found: Results, out_dir: Path, site_dir: Path, readme: Path | None = None, summary: Path | None = None
+) -> None:
+    """Write the tables, figure and badges, the page, and the table into a README that has its markers.
+
+    Args:
+        found: the results.
+        out_dir: where the tables, figure and badges go: what is committed. Badges of cells that are no longer there
+            are removed.
+        site_dir: where the page, `table.json` and copies of the tables go: what is built and not committed.
+        readme: a README whose block between `<!-- table -->` and `<!-- /table -->` is renewed.
+        summary: a file to which Markdown for a CI job is appended ($GITHUB_STEP_SUMMARY).
+
+    Raises:
+        UserError: the README lacks its markers, and nothing is written then; or something could not be written.
+    """
     # The README is read first: with its markers gone nothing is written at all.
     renewed = refreshed(readme.read_text(encoding="utf-8"), found, out_dir.name) if readme else ""
-    for name, text in _files(found).items():
-        _put(out_dir / name, text)
+    committed = _committed(found)
+    # The page links to the tables beside it.
+    for folder, texts in ((out_dir, committed), (site_dir, committed | _built(found))):
+        for name, text in texts.items():
+            put(folder / name, text)
     _put_badges(out_dir / "badges", figures.badges(found))
     if readme is not None:
-        _put(readme, renewed)
+        put(readme, renewed)
     if summary is not None:
         with summary.open("a", encoding="utf-8") as stream:
             stream.write(tables.step_summary(found))
@@ -105,21 +117,20 @@ def _block(found: Results, folder: str) -> str:
     alternative = ". ".join(
         f"{wording.subject_name(subject)}, {wording.headline(found, subject)}" for subject in found.subjects
     )
-    links = (
-        f"[as text]({folder}/table.md), [as data]({folder}/table.json), "
-        f"[page with the failing checks]({folder}/index.html)"
-    )
+    links = f"[as text]({folder}/table.md), [as data]({folder}/table.csv)"
     return f"[![{alternative}]({folder}/figure.svg)]({folder}/table.md)\n\n{wording.measured(found)}; {links}."
 
 
-def _files(found: Results) -> dict[str, str]:
+def _committed(found: Results) -> dict[str, str]:
     return {
-        "index.html": page.render(found),
         "table.md": tables.markdown(found),
         "table.csv": tables.as_csv(found),
-        "table.json": tables.as_json(found),
         "figure.svg": figures.figure(found),
     }
+
+
+def _built(found: Results) -> dict[str, str]:
+    return {"index.html": page.render(found), "table.json": tables.as_json(found)}
 
 
 def _put_badges(folder: Path, files: dict[str, str]) -> None:
@@ -127,15 +138,4 @@ def _put_badges(folder: Path, files: dict[str, str]) -> None:
         if old.name not in files and old.suffix in {".json", ".svg"}:
             old.unlink()
     for name, text in files.items():
-        _put(folder / name, text)
-
-
-def _put(path: Path, text: str) -> None:
-    """Write a file whole or not at all, and leave one alone that already says so."""
-    content = text.encode("utf-8")
-    if path.is_file() and path.read_bytes() == content:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    part.replace(path)
+        put(folder / name, text)

@@ -26,9 +26,9 @@ def main(home: str, mode: str, *options: str) -> int:
 
     def fake(found: object) -> int:
         with mock.patch("matrix.commands.run.suite_digest", return_value="DIGEST"):
-            return run.run(found, axes.load(), paths, command=fake_session(paths.home, mode))
+            return run.run_cells(found, axes.load(), paths, command=fake_session(paths.home, mode))
 
-    with mock.patch.object(command_line, "_run", fake):
+    with mock.patch.object(run, "run", fake):
         return command_line.main(["run", "--device", "cpu", "--disk-budget", "1000", *options])
 
 

@@ -15,7 +15,7 @@ from helpers import at, fake_check  # noqa: E402
 from matrix.cells import axes  # noqa: E402
 from matrix.cells.cell import Cell  # noqa: E402
 from matrix.cells.options import CellOptions  # noqa: E402
-from matrix.collect.session import run_cell  # noqa: E402
+from matrix.commands.cell import run_cell  # noqa: E402
 
 
 def main(home: str, name: str, modes: str) -> int:

@@ -13,7 +13,7 @@ from matrix.collect.locks import hold
 from matrix.errors import ExitCode
 from matrix.paths import Paths
 from matrix.records import files
-from tests.matrix.collect.test_session import small_disk, wait_for
+from tests.matrix.commands.test_cell import small_disk, wait_for
 from tests.matrix.helpers import HERE
 
 __all__ = ["small_disk"]
@@ -44,7 +44,7 @@ def test_without_options_the_smoke_tier_runs_and_a_second_run_has_nothing_to_do(
     assert "about" in out  # the time left
     code, out, _ = go(paths, "pass")
     assert code == ExitCode.OK
-    assert "0 cells to run, 6 recorded" in out
+    assert "0 cells to run, 6 answered already" in out
 
 
 def test_what_regressed_is_named_and_stays_a_regression_when_it_is_not_run_again(paths: Paths) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from matrix.errors import ExitCode, UserError
+from matrix.errors import ExitCode
 from matrix.judge.compare import Change, compare, compare_runs, kind_of
 from matrix.judge.flaky import Flake, flakes
+from matrix.records import parquet
 from matrix.records.lines import STATUSES, Selection, Status
 from tests.matrix import factories
 from tests.matrix.factories import record, run
@@ -97,16 +97,9 @@ def test_flakes_among_many_runs() -> None:
     assert flakes([run(record()), run(record(status="fail"), digest=OTHER)]) == []
 
 
-def test_folders_and_git_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-    factories.write(tmp_path / "reports" / "records", run(record()))
-    subprocess.run([*git, "init", "-q"], check=True)
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-qm", "records"], check=True)
-    new = factories.write(tmp_path / "new", run(record(status="fail"), digest=OTHER))
-    assert [change.kind for change in compare("HEAD", new).changes] == ["regressed"]
-    assert compare("HEAD:reports/records", tmp_path / "reports" / "records").render() == "no difference"
-    for wrong in ("nowhere", "HEAD:elsewhere", "--output=x"):
-        with pytest.raises(UserError, match="neither a folder nor a git revision"):
-            compare(wrong, new)
+def test_folders_and_files(tmp_path: Path) -> None:
+    old = factories.write(tmp_path / "old", run(record()))
+    new = tmp_path / "new.parquet"
+    parquet.write(new, [run(record(status="fail"), digest=OTHER)])
+    assert [change.kind for change in compare(old, new).changes] == ["regressed"]
+    assert compare(old, old).render() == "no difference"

@@ -14,8 +14,10 @@ from matrix.cells.cell import Cell
 from matrix.collect.environment import Made
 from matrix.errors import ExitCode, UnresolvedError
 from matrix.paths import Paths
-from matrix.portability import grid, runs
-from matrix.portability.grid import Act, Known
+from matrix.portability import runs, verdicts
+from matrix.portability.answers import Act
+from matrix.portability.expected import Known, load_known
+from matrix.portability.verdicts import Crossings
 
 # Answers as a cell does, and does what plan.json beside it tells for "save CELL" and "load SAVER CELL".
 FAKE = """#!{python}
@@ -89,7 +91,7 @@ class House:
 
 @pytest.fixture
 def house(tmp_path: Path, paths: Paths, axes: Axes, monkeypatch: pytest.MonkeyPatch) -> House:
-    monkeypatch.setattr(grid, "load_known", lambda: ())
+    monkeypatch.setattr(runs, "load_known", lambda: ())
     return House(tmp_path, paths, axes)
 
 
@@ -179,12 +181,12 @@ def test_a_cell_without_environment_is_told_and_the_others_run(house: House, cap
 def test_answers_of_another_suite_do_not_count(house: House, tmp_path: Path) -> None:
     house.run()
     path = house.paths.home / ".cache/portability/kvconform/answers"
-    stale = grid.Grid.collect("kvconform", "another", [A, B], lambda s, x: path / "none", ())
+    stale = Crossings.collect("kvconform", "another", [A, B], lambda s, x: path / "none", ())
     assert stale.exit_code == ExitCode.EMPTY
     answers = {
         (s, x): path / (f"{s.id}.jsonl" if x is None else f"{s.id}--{x.id}.jsonl") for s in (A, B) for x in (A, B, None)
     }
-    other = grid.Grid.collect("kvconform", "another", [A, B], lambda s, x: answers[s, x], ())
+    other = Crossings.collect("kvconform", "another", [A, B], lambda s, x: answers[s, x], ())
     assert not other.results
 
 
@@ -192,14 +194,14 @@ KNOWN = Known("st*", "program", "fail", "older torch", "torch", {"saved_torch": 
 
 
 def test_an_expected_failure_is_known_and_its_pass_is_stale(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid, "load_known", lambda: (KNOWN,))
+    monkeypatch.setattr(runs, "load_known", lambda: (KNOWN,))
     assert house.run() == ExitCode.REGRESSION
     assert house.report["verdicts"] == {"ok": 15, "fixed": 1}
     only = Act({}, {("static", "program"): ("fail", "why")})
     saved = Act({}, {("static", "program"): ("pass", "")}, "now")
-    result = grid._result(B, A, saved, only, ("static", "program"), (KNOWN,))
+    result = verdicts._result(B, A, saved, only, ("static", "program"), (KNOWN,))
     assert (result.status, result.verdict) == ("fail", "known")
-    assert grid._result(A, B, saved, only, ("static", "program"), (KNOWN,)).verdict == "wrong"
+    assert verdicts._result(A, B, saved, only, ("static", "program"), (KNOWN,)).verdict == "wrong"
 
 
 def test_a_torn_last_line_is_no_answer(tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def test_a_torn_last_line_is_no_answer(tmp_path: Path) -> None:
 
 
 def test_the_expected_failures_can_be_read() -> None:
-    for row in grid.load_known():
-        assert row.status in grid.WRONG
+    for row in load_known():
+        assert row.status in verdicts.WRONG
         assert row.fault in {"torch", "transformers", "kvconform"}
         assert row.reason.endswith(".")

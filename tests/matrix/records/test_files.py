@@ -10,39 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matrix.cells.cell import Cell
-from matrix.errors import ExitCode, UserError
+from matrix.errors import UserError
 from matrix.records import files
-from matrix.records.lines import STATUSES, CellRun, Environment, Record, Selection, dump
+from matrix.records.lines import CellRun, Environment, Record, dump
 from tests.matrix import factories
-
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-CELLS = st.builds(
-    Cell,
-    torch=st.sampled_from(["2.5", "2.10", "2.5.1", "nightly"]),
-    transformers=st.sampled_from(["4.53", "5.23", "main"]),
-    device=st.sampled_from(["cpu", "cuda"]),
-)
-ENVIRONMENTS = st.builds(
-    Environment,
-    cell=CELLS.map(lambda cell: cell.id),
-    platform=st.none() | TEXT,
-    gpu=st.none() | TEXT,
-    packages=st.dictionaries(TEXT, TEXT, max_size=3),
-    digest=st.none() | TEXT,
-    subjects=st.lists(TEXT, max_size=3).map(tuple),
-    selection=st.builds(Selection, st.none() | TEXT, st.lists(TEXT, max_size=2).map(tuple)),
-    started=st.none() | TEXT,
-)
-RECORDS = st.builds(
-    Record,
-    subject=TEXT,
-    id=TEXT,
-    category=TEXT,
-    status=st.sampled_from([name for name in STATUSES if name != "missing"]),
-    seconds=st.floats(0, 1e6),
-    message=TEXT,
-    reproduce=TEXT,
-)
+from tests.matrix.strategies import ENVIRONMENTS, RECORDS
 
 
 @given(ENVIRONMENTS)
@@ -177,20 +149,6 @@ def test_a_header_of_another_schema_or_environment_is_refused(
 def test_an_interrupted_end_is_no_complete_run(tmp_path: Path) -> None:
     end = {"kind": "end", "finished": None, "outcome": "interrupted", "counts": {"pass": 1}}
     assert not files.read(_file(tmp_path, _header(), _plan("a/one"), _check("a/one"), end)).complete
-
-
-def test_the_latest_run_of_a_cell_wins(tmp_path: Path) -> None:
-    old = factories.run(factories.record(), started="2026-11-20T10:00:00Z")
-    new = factories.run(factories.record(status="fail"), started="2026-11-21T10:00:00Z")
-    factories.write(tmp_path / "b", old)
-    factories.write(tmp_path / "a", new)
-    assert files.read_all(tmp_path) == [new]
-
-
-def test_no_record_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no record") as caught:
-        files.read_all(tmp_path)
-    assert caught.value.exit_code == ExitCode.EMPTY
 
 
 def test_unresolved_round_trips(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""`python -m matrix publish`: complete answers of this machine into what is published, and the table with them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from matrix.commands import report
+from matrix.errors import ExitCode
+from matrix.paths import Paths
+from matrix.records import parquet
+from matrix.records.publishing import merge
+from matrix.records.sources import read_every
+
+NAME = "publish"
+HELP = "take complete answers of this machine over into reports, and write the table"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--records",
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="a folder or file of records; may repeat (default: .cache/records, the answers of this machine)",
+    )
+
+
+def run(found: argparse.Namespace) -> int:
+    """Write the published file, then the table; the exit code is that of `report`."""
+    paths = Paths.here()
+    own = read_every(*(found.records or [paths.records]))
+    published = parquet.read(paths.published) if paths.published.exists() else []
+    merged = merge(published, own)
+    for cell in merged.taken:
+        print(f"  published: {cell}")
+    for cell, why in merged.left.items():
+        print(f"  not published: {cell}: {why}")
+    if not merged.runs:
+        print("nothing is published")
+        return ExitCode.EMPTY
+    if merged.taken:
+        parquet.write(paths.published, merged.runs)
+    return report.write([paths.published], paths.reports, paths.site)

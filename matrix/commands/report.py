@@ -1,0 +1,82 @@
+"""`python -m matrix report`: the records judged, and everything that is published written anew."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from matrix.errors import ExitCode
+from matrix.judge.baseline import DEFAULT
+from matrix.paths import ROOT, Paths
+
+NAME = "report"
+HELP = "judge the published records and write the table"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--records",
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="a folder or file of records; may repeat, and the newest run of a cell counts "
+        "(default: reports/records.parquet)",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for the table, figure and badges (default: reports)")
+    parser.add_argument(
+        "--site", type=Path, metavar="DIR", help="for the page and table.json (default: --out if given, else site)"
+    )
+    parser.add_argument(
+        "--baseline", type=Path, default=DEFAULT, metavar="FILE", help="default: matrix/data/baseline.toml"
+    )
+    parser.add_argument(
+        "--readme", type=Path, metavar="FILE", help="renew the table in this file; default: README.md beside reports"
+    )
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="append Markdown for a CI job to this file")
+
+
+def run(found: argparse.Namespace) -> int:
+    """Write everything; the exit code is 1 where a cell regressed, a row is stale or a run has no end."""
+    paths = Paths.here()
+    out = found.out or paths.reports
+    site = found.site or found.out or paths.site
+    return write(
+        found.records or [paths.published],
+        out,
+        site,
+        baseline=found.baseline,
+        readme=found.readme,
+        summary=found.summary,
+    )
+
+
+def write(  # noqa: PLR0913 - the options of a command
+    records: Sequence[Path],
+    out: Path,
+    site: Path,
+    *,
+    baseline: Path = DEFAULT,
+    readme: Path | None = None,
+    summary: Path | None = None,
+) -> ExitCode:
+    """Judge, write and print."""
+    from matrix.render import report, wording
+
+    results = report.load(records, baseline)
+    report.publish(results, out, site, readme or _readme_beside(out), summary)
+    print(f"{wording.measured(results)}: {out}/table.md, {site}/index.html")
+    for subject in results.subjects:
+        print(f"  {wording.subject_name(subject)}: {wording.headline(results, subject)}")
+    for warning in wording.warnings(results):
+        print(f"  note: {warning}")
+    for line in report.reasons(results):
+        print(f"  {line}")
+    return report.code(results)
+
+
+def _readme_beside(out: Path) -> Path | None:
+    """The README that shows the published table; a report written elsewhere changes no README."""
+    readme = ROOT / "README.md"
+    return readme if out.resolve() == (ROOT / "reports").resolve() and readme.is_file() else None

@@ -1,0 +1,168 @@
+"""Many runs in one Parquet file: what is published.
+
+A row is a check, and repeats what is known of its run; a run without checks is one row whose check columns are null.
+Repeated texts are stored once, so 79 cells take 260 KB where their lines take 50 MB. The rows of a run stand in the
+order of its plan, the runs in the order of their cells and starts, so the same runs give the same file. A checksum a
+page tells a spoilt file from a whole one.
+
+Reading gives back the same `CellRun` as the lines gave. What a `CellRun` does not hold is left out: the "started" line
+of a check that has an answer, and the counts of the "end" line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matrix.errors import UserError
+from matrix.records.lines import STATUSES, TEXTS, CellRun, Environment, MalformedError, Record, Selection
+from matrix.records.writing import replacing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA = 1
+SCHEMA_KEY = b"kvconform.records"
+NUMBER = "run"
+"""The column that tells the runs of a file apart."""
+RUN_COLUMNS = ("cell", *TEXTS, "packages", "subjects", "selection", "complete", "unresolved", "finished")
+CHECK_COLUMNS = tuple(Record.__dataclass_fields__)
+
+
+def write(path: Path, runs: Iterable[CellRun]) -> None:
+    """Write runs in place of a file.
+
+    Raises:
+        UserError: it could not be written; the file that was there stays whole.
+    """
+    import pyarrow.parquet as pq
+
+    ordered = sorted(runs, key=lambda run: (run.cell, run.environment.started or ""))
+    table = _table(ordered)
+    with replacing(path) as part:
+        pq.write_table(table, part, compression="zstd", compression_level=9, write_page_checksum=True)
+
+
+def read(path: Path, cells: Collection[str] | None = None) -> list[CellRun]:
+    """The runs of a file, or those of some cells.
+
+    Raises:
+        UserError: the file is torn, or not what `write` writes.
+    """
+    columns = [NUMBER, *RUN_COLUMNS, *CHECK_COLUMNS]
+    return list(_runs(path, columns, cells))
+
+
+def read_headers(path: Path) -> list[CellRun]:
+    """The runs of a file without their checks: which cells they answer, and whether they reached their end.
+
+    Raises:
+        UserError: as `read`.
+    """
+    return list(_runs(path, [NUMBER, *RUN_COLUMNS], None))
+
+
+def _table(runs: list[CellRun]) -> pa.Table:
+    import pyarrow as pa
+
+    columns: dict[str, list[Any]] = {name: [] for name in (NUMBER, *RUN_COLUMNS, *CHECK_COLUMNS)}
+    for number, run in enumerate(runs):
+        count = max(1, len(run.records))
+        columns[NUMBER] += [number] * count
+        for name, value in _about(run).items():
+            columns[name] += [value] * count
+        for name in CHECK_COLUMNS:
+            columns[name] += [_valid(getattr(record, name)) for record in run.records] or [None]
+    types = {NUMBER: pa.int32(), "complete": pa.bool_(), "seconds": pa.float64()}
+    fields = [pa.field(name, types.get(name, pa.string())) for name in columns]
+    return pa.table(columns, schema=pa.schema(fields, metadata={SCHEMA_KEY: str(SCHEMA)}))
+
+
+def _about(run: CellRun) -> dict[str, Any]:
+    about = run.environment
+    return {
+        "cell": run.cell,
+        **{name: _valid(getattr(about, name)) for name in TEXTS},
+        "packages": json.dumps(dict(about.packages), sort_keys=True),
+        "subjects": json.dumps(list(about.subjects)),
+        "selection": json.dumps(about.selection.to_json(), sort_keys=True),
+        "complete": run.complete,
+        "unresolved": _valid(run.unresolved),
+        "finished": run.finished,
+    }
+
+
+def _runs(path: Path, columns: list[str], cells: Collection[str] | None) -> Iterator[CellRun]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    chosen = None if cells is None else [("cell", "in", list(cells))]
+    try:
+        with pq.ParquetFile(path) as file:
+            _expect_schema(file.schema_arrow)
+            # A file of an earlier release lacks the columns that came later; its records keep the defaults.
+            there = [name for name in columns if name in file.schema_arrow.names]
+        table = pq.read_table(path, columns=there, filters=chosen, partitioning=None, page_checksum_verification=True)
+        yield from _grouped(table.to_pydict())
+    except OSError as error:
+        if not isinstance(error, pa.ArrowException) and error.errno is not None:
+            raise UserError(f"{path} cannot be read: {error.strerror}", f"ls -l {path}") from None
+        raise _torn(path, error) from None
+    except (pa.ArrowException, MalformedError, KeyError, TypeError, ValueError) as error:
+        raise _torn(path, error) from None
+
+
+def _expect_schema(schema: pa.Schema) -> None:
+    found = (schema.metadata or {}).get(SCHEMA_KEY, b"none").decode()
+    if found != str(SCHEMA):
+        raise MalformedError(f"its schema is {found}, and this kvconform reads schema {SCHEMA}")
+    missing = {NUMBER, *RUN_COLUMNS} - set(schema.names)
+    if missing:
+        raise MalformedError(f"it has no column {', '.join(sorted(missing))}")
+
+
+def _grouped(columns: dict[str, list[Any]]) -> Iterator[CellRun]:
+    numbers = columns.pop(NUMBER)
+    if not numbers:
+        return
+    starts = [at for at, number in enumerate(numbers) if at == 0 or number != numbers[at - 1]]
+    about = {name: columns[name] for name in RUN_COLUMNS}
+    checks = {name: columns[name] for name in CHECK_COLUMNS if name in columns}
+    for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True):
+        records = tuple(_records({name: values[start:end] for name, values in checks.items()}))
+        yield _run({name: values[start] for name, values in about.items()}, records)
+
+
+def _records(columns: dict[str, list[Any]]) -> Iterator[Record]:
+    if not columns or columns["id"] == [None]:
+        return
+    for values in zip(*columns.values(), strict=True):
+        record = Record(**dict(zip(columns, values, strict=True)))
+        if record.status not in STATUSES:
+            raise MalformedError(f"the status of {record.id} is {record.status!r}")
+        yield record
+
+
+def _run(about: dict[str, Any], records: tuple[Record, ...]) -> CellRun:
+    environment = Environment(
+        cell=about["cell"],
+        **{name: about[name] for name in TEXTS},
+        packages=json.loads(about["packages"]),
+        subjects=tuple(json.loads(about["subjects"])),
+        selection=Selection.from_json(json.loads(about["selection"])),
+    )
+    return CellRun(environment, records, about["complete"], about["unresolved"], about["finished"])
+
+
+def _valid(value: Any) -> Any:
+    """A text that UTF-8 can hold: a message may quote half a surrogate pair."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value
+
+
+def _torn(path: Path, error: Exception) -> UserError:
+    told = " ".join(str(error).split())
+    return UserError(f"{path} is cut off or no file of records: {told}", f"git checkout -- {path}")

@@ -1,0 +1,59 @@
+"""`python -m matrix publish`: what a machine answered, taken over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from matrix.__main__ import main
+from matrix.cells.axes import Axes
+from matrix.cells.options import CellOptions
+from matrix.commands.cell import run_cell
+from matrix.errors import ExitCode
+from matrix.paths import Paths
+from matrix.records import parquet
+from tests.matrix import factories
+from tests.matrix.helpers import CELL, fake_check
+
+
+def test_answers_are_published_once_and_complete(
+    axes: Axes, paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KVCONFORM_HOME", str(paths.home))
+    run_cell(CELL, CellOptions(device="cpu"), axes, paths, command=fake_check("pass"))
+    assert not paths.reports.exists()
+    factories.write(paths.records, factories.run(factories.record(), torch="2.6", complete=False))
+    main(["publish"])
+    said = capsys.readouterr().out
+    assert f"published: {CELL.id}" in said
+    assert "not published: torch2.6-tf4.53-py3.11-cpu: the run did not reach its end" in said
+    assert [run.cell for run in parquet.read(paths.published)] == [CELL.id]
+    assert {path.name for path in paths.reports.iterdir()} >= {"records.parquet", "table.md", "table.csv", "badges"}
+    assert (paths.site / "index.html").exists()
+    assert not (paths.reports / "index.html").exists()
+    before = paths.published.read_bytes()
+    main(["publish"])
+    assert "it is published already" in capsys.readouterr().out
+    assert paths.published.read_bytes() == before
+
+
+def test_nothing_to_publish(paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("KVCONFORM_HOME", str(paths.home))
+    assert main(["publish"]) == ExitCode.EMPTY
+    assert "next: python -m matrix run" in capsys.readouterr().err
+    factories.write(paths.records, factories.run(factories.record(), complete=False))
+    assert main(["publish"]) == ExitCode.EMPTY
+    assert not paths.published.exists()
+
+
+def test_a_torn_published_file_is_not_written_over(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KVCONFORM_HOME", str(paths.home))
+    factories.write(paths.records, factories.run(factories.record()))
+    paths.reports.mkdir()
+    paths.published.write_bytes(b"PAR1")
+    assert main(["publish"]) == ExitCode.USAGE
+    assert "next: git checkout" in capsys.readouterr().err
+    assert Path(paths.published).read_bytes() == b"PAR1"

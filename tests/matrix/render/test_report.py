@@ -1,0 +1,310 @@
+"""The published files and the commands that write them: true, escaped, reproducible."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import re
+import time
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from matrix import __main__ as command_line
+from matrix.errors import ExitCode, UserError
+from matrix.judge.baseline import Baseline, BaselineRow
+from matrix.judge.tally import ALL, STATES
+from matrix.records.lines import CellRun, Environment, Record, Selection
+from matrix.render import figures, page, report, tables
+from matrix.render.grid import Results, results
+from tests.matrix import factories
+from tests.matrix.factories import record, run
+
+NASTY = '<img src=x onerror=alert(1)> | `code` & "quotes" </pre></dialog><script>alert(2)</script>\n# not a heading'
+ROW = BaselineRow(
+    "export/known", ("fail",), "torch <b>refuses</b> it", "torch", torch="<2.6", link="https://example.org/?a=1&b"
+)
+
+
+@pytest.fixture(scope="module")
+def found() -> Results:
+    return results(mixture(), Baseline((ROW,)))
+
+
+def mixture() -> list[CellRun]:
+    """One place of each kind."""
+    return [
+        *factories.smoke_runs()[1:],
+        one(record("export/known", "fail"), record("a/x", "fail", "native", NASTY), torch="2.5", transformers="4.53"),
+        one(record("a/<i>", "crash", message=NASTY), torch="2.15", transformers="5.5"),
+        run(record(), record("a/y", "missing"), complete=False, torch="2.13", transformers="5.23"),
+        run(record(), selection=Selection(keyword="<dynamic>"), torch="2.10", transformers="4.57"),
+        one(record("device/cuda", "na"), record("device/b", "skip"), torch="2.6", transformers="4.57"),
+        run(torch="2.5", transformers="5.23", unresolved=NASTY),
+    ]
+
+
+def one(*records: Record, **about: object) -> CellRun:
+    """A run of a suite of its own: others planned other checks."""
+    return run(*records, digest=None, **about)
+
+
+class Page(HTMLParser):
+    """What a browser would see: the tags, the ids, the addresses, the text by tag."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_messages_are_text_on_the_page(found: Results) -> None:
+    seen = Page(page.render(found))
+    assert seen.tags.count("script") == 1
+    assert seen.tags.count("img") == 0
+    assert not [name for _, name, _ in seen.attributes if name.startswith("on")]
+    assert NASTY.strip() in seen.text
+
+
+def test_every_registration_that_was_asked_is_named_and_answers() -> None:
+    three = [record("a/x"), record("a/x", "fail", "native"), record("a/x", "error", "exporter")]
+    seen = Page(page.render(results([run(*three, torch="2.15", transformers="5.23")], Baseline())))
+    lead = "questions to kvconform and, in further lines, to transformers alone and to transformers' own exporter."
+    assert lead in " ".join(seen.text.split())
+    for name in ("With kvconform", "Transformers alone", "Transformers' own exporter"):
+        assert f"{name}: " in seen.text
+        assert f"{name}, " in seen.text
+
+
+def test_the_page_asks_nobody(found: Results) -> None:
+    text = page.render(found)
+    addresses = [value for _, name, value in Page(text).attributes if name in ("src", "href", "action")]
+    allowed = {"data:,", "table.md", "table.csv", "table.json", ROW.link}
+    assert {address for address in addresses if not address.startswith("#")} == allowed
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_ids_are_unique_and_links_lead_somewhere(found: Results) -> None:
+    attributes = Page(page.render(found)).attributes
+    ids = [value for _, name, value in attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    targets = {value[1:] for tag, name, value in attributes if tag == "a" and name == "href" and value.startswith("#")}
+    assert targets - {""} <= set(ids)
+
+
+def test_every_kind_of_place_says_its_own_word(found: Results) -> None:
+    (grid,) = found.grids
+    words = {(place.cell.torch, place.cell.transformers): place.state("kvconform") for place in grid}
+    assert words["2.5", "4.53"] == "known"
+    assert words["2.15", "5.5"] == "crash"
+    assert words["2.13", "5.23"] == "missing"
+    assert words["2.10", "4.57"] == "partial"
+    assert words["2.6", "4.57"] == "na"
+    assert words["2.5", "5.23"] == "unresolved"
+    text = tables.markdown(found)
+    for said in ("≈ 0/1", "! 0/1 crash", "? 1/2 missing ◐", "◐ 1/1 partial", "- n/a", "⊘ no install", "·"):
+        assert f"| {said}" in text, said
+
+
+def test_no_tick_without_a_whole_pass_in_any_format(found: Results) -> None:
+    ticked = {place.cell.id for place in found.places if place.state("kvconform") == "pass"}
+    assert ticked == {each.cell for each in factories.smoke_runs()[1:]}
+    rows = list(csv.DictReader(io.StringIO(tables.as_csv(found))))
+    assert {
+        row["cell"] for row in rows if (row["subject"], row["category"], row["state"]) == ("kvconform", ALL, "pass")
+    } == ticked
+    cells = json.loads(tables.as_json(found))["cells"]
+    assert {cell["cell"] for cell in cells if cell["subjects"]["kvconform"][ALL]["state"] == "pass"} == ticked
+    badges = figures.badges(found)
+    assert {
+        name.removesuffix(".svg") for name, text in badges.items() if name.endswith("svg") and ": ✓" in text
+    } == ticked
+
+
+def test_releases_sort_as_versions(found: Results) -> None:
+    head = next(line for line in tables.markdown(found).splitlines() if line.startswith("| transformers"))
+    assert re.findall(r"\d+\.\d+", head) == ["2.15", "2.13", "2.10", "2.9", "2.8", "2.6", "2.5"]
+
+
+def test_markdown_shows_messages_as_they_are(found: Results) -> None:
+    text = tables.markdown(found)
+    assert "<img" not in text
+    assert "<script" not in text
+    assert "\n# not a heading" not in text
+    (line,) = [line for line in text.splitlines() if line.startswith("- crash, regressed: `a/<i>`")]
+    assert "\\| \\`code\\`" in line
+
+
+def test_pictures_are_whole_and_described(found: Results) -> None:
+    for text in (
+        figures.figure(found),
+        *(text for name, text in figures.badges(found).items() if name.endswith("svg")),
+    ):
+        root = ET.fromstring(text)
+        assert root.find("{http://www.w3.org/2000/svg}title") is not None
+    assert "torch 2.15 and transformers 5.5: with kvconform 0 of 1 checks pass (1 crash)" in figures.figure(found)
+
+
+def test_the_badge_is_green_only_if_every_cell_is(found: Results) -> None:
+    good = results(factories.smoke_runs(), Baseline())
+    assert json.loads(figures.badges(good)["kvconform.json"]) == {
+        "schemaVersion": 1,
+        "label": "torch x transformers",
+        "message": "6 of 6 cells pass",
+        "color": "14532d",
+    }
+    assert json.loads(figures.badges(found)["kvconform.json"])["color"] == "8c1a1a"
+
+
+def test_the_step_summary_names_what_regressed(found: Results) -> None:
+    text = tables.step_summary(found)
+    assert "crash, regressed: `a/<i>`" in text
+    assert "python -m nox -s \"conformance(torch='2.15', transformers='5.5')\"" in text
+
+
+def test_two_lanes_are_two_grids() -> None:
+    gpu = run(record(), torch="2.5")
+    gpu = dataclasses.replace(gpu, environment=dataclasses.replace(gpu.environment, cell="torch2.5-tf4.53-py3.11-cuda"))
+    both = results([*factories.smoke_runs(), gpu], Baseline())
+    assert [(grid.device, len(grid.places)) for grid in both.grids] == [("cpu", 6), ("cuda", 1)]
+    ids = [value for _, name, value in Page(page.render(both)).attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert "-- --device cuda" in page.render(both)
+
+
+def test_a_large_grid_renders_in_seconds() -> None:
+    runs = [
+        CellRun(
+            Environment(f"torch2.{a}-tf4.{b}-py3.11-cpu", subjects=("kvconform",)),
+            (Record("kvconform", "a/b", "a", "pass"),),
+            True,
+        )
+        for a in range(200)
+        for b in range(500)
+    ]
+    start = time.perf_counter()
+    large = results(runs, Baseline())
+    laid_out = time.perf_counter()
+    text = page.render(large)
+    took = laid_out - start, time.perf_counter() - laid_out
+    assert took[0] < 30, took
+    assert took[1] < 60, took
+    assert len(text) < 200e6
+
+
+# The commands.
+
+
+def test_report_writes_everything_and_again_the_same(tmp_path: Path) -> None:
+    records = factories.write(tmp_path / "records", *factories.smoke_runs())
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- table -->\nold\n<!-- /table -->\nafter\n")
+    for _ in range(2):
+        assert report.write(records, tmp_path / "out", _baseline(tmp_path), readme) == ExitCode.OK
+    once = {path.name: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert {"index.html", "table.md", "table.csv", "table.json", "figure.svg", "kvconform.json"} <= set(once)
+    assert report.write(records, tmp_path / "again", _baseline(tmp_path)) == ExitCode.OK
+    again = {path.name: path.read_bytes() for path in (tmp_path / "again").rglob("*") if path.is_file()}
+    assert once == again
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- table -->\n[![with kvconform, every check passes in 6 of 6 cells")
+    assert text.endswith("<!-- /table -->\nafter\n")
+    assert "old" not in text
+
+
+def test_badges_of_cells_that_are_gone_go_too(tmp_path: Path) -> None:
+    records = factories.write(tmp_path / "records", *factories.smoke_runs())
+    report.write(records, tmp_path / "out", _baseline(tmp_path))
+    (records / "torch2.5-tf4.53-py3.11-cpu.jsonl").unlink()
+    report.write(records, tmp_path / "out", _baseline(tmp_path))
+    assert not (tmp_path / "out" / "badges" / "torch2.5-tf4.53-py3.11-cpu.svg").exists()
+    assert (tmp_path / "out" / "badges" / "torch2.6-tf4.48-py3.11-cpu.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        (run(record(status="fail"), torch="2.7"), ExitCode.REGRESSION),
+        (run(record(), complete=False, torch="2.7"), ExitCode.REGRESSION),
+        (one(record(status="crash", subject="native"), torch="2.7"), ExitCode.OK),
+        (run(torch="2.7", unresolved="no"), ExitCode.OK),
+    ],
+)
+def test_the_code_of_the_report_is_that_of_its_verdicts(tmp_path: Path, more: CellRun, code: ExitCode) -> None:
+    records = factories.write(tmp_path / "records", *factories.smoke_runs(), more)
+    assert report.write(records, tmp_path / "out", _baseline(tmp_path)) == code
+
+
+@pytest.mark.parametrize(
+    "text", ["", "<!-- table -->", "<!-- /table --><!-- table -->", "<!-- table -->" * 2 + "<!-- /table -->"]
+)
+def test_a_readme_without_its_markers_is_refused_before_anything_is_written(tmp_path: Path, text: str) -> None:
+    records = factories.write(tmp_path / "records", *factories.smoke_runs())
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(UserError, match="needs one"):
+        report.write(records, tmp_path / "out", _baseline(tmp_path), tmp_path / "README.md")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_check_that_cannot_make_up_its_mind_is_a_note(tmp_path: Path) -> None:
+    earlier, later = run(record()), run(record(subject="kvconform"), started="2026-11-22T10:00:00Z")
+    later = dataclasses.replace(later, records=(record(status="fail"),))
+    factories.write(tmp_path / "1", earlier)
+    factories.write(tmp_path / "2", later)
+    assert "flaky, fail or pass: kvconform export/dynamic[strict]" in tables.markdown(report.load(tmp_path))
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = factories.write(tmp_path / "records", *factories.smoke_runs(), run(record(status="fail"), torch="2.7"))
+    options = ["--records", str(records), "--out", str(tmp_path / "out"), "--baseline", str(_baseline(tmp_path))]
+    assert command_line.main(["report", *options, "--summary", str(tmp_path / "s.md")]) == ExitCode.REGRESSION
+    said = capsys.readouterr().out
+    assert "7 cells, measured 2026-11-21" in said
+    assert "torch2.7-tf4.53-py3.11-cpu: fail: export/dynamic[strict]" in said
+    assert "| **4.53** |" in (tmp_path / "s.md").read_text()
+    old = factories.write(tmp_path / "old", *factories.smoke_runs())
+    assert command_line.main(["compare", str(old), str(records), "--format", "json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["changes"][0]["kind"] == "added"
+    assert command_line.main(["report", "--records", str(tmp_path / "none")]) == ExitCode.EMPTY
+    assert "next: python -m matrix run" in capsys.readouterr().err
+
+
+def test_the_published_table_is_that_of_the_committed_records(tmp_path: Path) -> None:
+    reports = Path(__file__).parents[3] / "reports"
+    readme = tmp_path / "README.md"
+    readme.write_bytes((reports.parent / "README.md").read_bytes())
+    report.write(reports / "records.parquet", tmp_path / "reports", readme=readme, site_dir=tmp_path / "site")
+    for path in (tmp_path / "reports").rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (reports / path.relative_to(tmp_path / "reports")).read_bytes(), path.name
+    assert readme.read_bytes() == (reports.parent / "README.md").read_bytes()
+
+
+def _baseline(folder: Path) -> Path:
+    path = folder / "baseline.toml"
+    path.write_text("")
+    return path
+
+
+def test_the_documentation_names_every_column_key_and_state(found: Results) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "reading-the-table.md").read_text(encoding="utf-8")
+    document = json.loads(tables.as_json(found))
+    cell = document["cells"][0]
+    check = next(check for each in document["cells"] for check in each["checks"])
+    tally = cell["subjects"]["kvconform"][ALL]
+    names = {*tables.CSV_COLUMNS, *STATES, *document, *cell, *check, *tally}
+    assert {name for name in names if f"`{name}`" not in text} == set()
