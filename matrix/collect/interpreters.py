@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from matrix.collect.uv import environment, find_uv
+from matrix.collect.uv import find_uv, variables
 from matrix.errors import MakingError
 
 
@@ -39,7 +39,7 @@ def _candidates(version: str) -> Iterator[str]:
     folders = sorted((root / "versions").glob(f"{minor}.*"), key=lambda folder: _patch(folder.name), reverse=True)
     yield from (str(folder / "bin" / "python") for folder in folders)
     command = [find_uv(), "python", "find", "--no-python-downloads", version]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    asked = subprocess.run(command, capture_output=True, text=True, check=False, env=variables())
     if asked.returncode == 0:
         yield asked.stdout.strip()
 

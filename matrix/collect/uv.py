@@ -37,14 +37,14 @@ def find_uv() -> str:
     return str(find_uv_bin())
 
 
-def environment() -> dict[str, str]:
+def variables() -> dict[str, str]:
     """The environment variables uv runs with: the caller's, without what would point it elsewhere."""
-    variables = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONHOME"}}
+    found = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONHOME"}}
     # A download that cannot work costs ten seconds before it fails; interpreters are the machine's business.
-    variables["UV_PYTHON_DOWNLOADS"] = "never"
-    variables.setdefault("UV_HTTP_RETRIES", "2")
-    variables.setdefault("UV_NO_PROGRESS", "1")
-    return variables
+    found["UV_PYTHON_DOWNLOADS"] = "never"
+    found.setdefault("UV_HTTP_RETRIES", "2")
+    found.setdefault("UV_NO_PROGRESS", "1")
+    return found
 
 
 def run(arguments: Sequence[str], *, cwd: Path, text: str | None = None) -> str:
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str], *, cwd: Path, text: str | None = None) -> str:
     done = subprocess.run(
         [find_uv(), *arguments],
         cwd=cwd,
-        env=environment(),
+        env=variables(),
         input=text,
         capture_output=True,
         text=True,

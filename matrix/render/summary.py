@@ -73,7 +73,7 @@ def _table(run: CellRun, verdicts: Sequence[Verdict], subjects: Sequence[str]) -
 
 
 def _findings(subject: str, verdicts: Iterable[Verdict]) -> str:
-    """What a subject does not pass. Ours is told check by check, others by cause: theirs is not this run's errand."""
+    """What a subject does not pass: check by check for ours, by cause for others, which do not decide the exit code."""
     mine = [each for each in verdicts if each.record.subject == subject]
     found = findings(mine)
     if not found:

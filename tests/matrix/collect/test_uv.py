@@ -54,6 +54,6 @@ def test_a_reason_has_at_most_two_lines_and_no_secrets(output: str) -> None:
 def test_uv_never_downloads_an_interpreter_nor_sees_the_callers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIRTUAL_ENV", "/somewhere")
     monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "automatic")
-    found = uv.environment()
+    found = uv.variables()
     assert found["UV_PYTHON_DOWNLOADS"] == "never"
     assert "VIRTUAL_ENV" not in found

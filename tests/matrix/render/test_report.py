@@ -308,3 +308,14 @@ def test_the_documentation_names_every_column_key_and_state(found: Results) -> N
     tally = cell["subjects"]["kvconform"][ALL]
     names = {*tables.CSV_COLUMNS, *STATES, *document, *cell, *check, *tally}
     assert {name for name in names if f"`{name}`" not in text} == set()
+
+
+def test_a_subject_with_spaces_is_shown_everywhere() -> None:
+    name = "kvconform with patches"
+    shown = results([one(record(), record(subject=name), subjects=("kvconform", name))], Baseline())
+    assert [row["subject"] for row in csv.DictReader(io.StringIO(tables.as_csv(shown)))].count(name) == 2
+    assert name in page.render(shown)
+    assert name in tables.markdown(shown)
+    assert not [found for found in re.findall(r'id="([^"]*)"', page.render(shown)) if " " in found]
+    assert not [file for file in figures.badges(shown) if " " in file]
+    ET.fromstring(figures.figure(shown))
