@@ -54,7 +54,7 @@ class Paths:
         return self.home / ".cache" / "partial"
 
     @property
-    def environments(self) -> Path:
+    def venvs(self) -> Path:
         """One virtual environment a cell, beside those that nox makes."""
         return self.home / ".nox"
 

@@ -63,11 +63,11 @@ class Cell:
     @property
     def id(self) -> str:
         """The name of the cell, for example `torch2.5-tf4.53-py3.11-cpu`."""
-        return f"{self.environment}-{self.device}"
+        return f"{self.venv}-{self.device}"
 
     @property
-    def environment(self) -> str:
-        """The name of its environment: the id without the device, since one environment serves both."""
+    def venv(self) -> str:
+        """The name of its virtual environment: the id without the device, since one serves both devices."""
         return f"torch{self.torch}-tf{self.transformers}-py{self.python}"
 
     @property

@@ -32,7 +32,7 @@ class Keeper:
     def used(self) -> int:
         """Bytes held by the cells' environments and uv's cache together, a file with several links counted once."""
         sizes: dict[tuple[int, int], int] = {}
-        for folder in (*self._environments(), uv_cache(self.paths)):
+        for folder in (*self._venvs(), uv_cache(self.paths)):
             sizes.update(_files(folder))
         return sum(sizes.values())
 
@@ -57,7 +57,7 @@ class Keeper:
             return ""
         before = self.used()
         packages = self._bulky_packages()
-        for folder in self._environments():
+        for folder in self._venvs():
             if _torch_of(folder) not in wanted:
                 shutil.rmtree(folder, ignore_errors=True)
         if packages:
@@ -65,8 +65,8 @@ class Keeper:
         freed = before - self.used()
         return f"freed {freed / GB:.1f} GB to stay within {self.budget / GB:.0f} GB" if freed > GB // 10 else ""
 
-    def _environments(self) -> list[Path]:
-        return [folder for folder in sorted(self.paths.environments.glob("torch*")) if folder.is_dir()]
+    def _venvs(self) -> list[Path]:
+        return [folder for folder in sorted(self.paths.venvs.glob("torch*")) if folder.is_dir()]
 
     def _bulky_packages(self) -> list[str]:
         texts = (path.read_text(encoding="utf-8") for path in self.paths.resolved.glob("*.txt"))

@@ -163,7 +163,7 @@ class Fanout:
 
     def _make_room(self, cell: Cell, running: Sequence[Cell]) -> None:
         """Before the first cell of a torch minor, drop the minors that are done, if the disk asks for it."""
-        first = not any(self.paths.environments.glob(f"torch{cell.torch}-*"))
+        first = not any(self.paths.venvs.glob(f"torch{cell.torch}-*"))
         if self.keeper is None or not first:
             return
         freed = self.keeper.make_room({cell.torch, *(other.torch for other in running)})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from matrix.cells.axes import Axes
 from matrix.cells.cell import MOVING, Cell, minor_of
-from matrix.collect import uv
+from matrix.collect import steps, uv
 from matrix.errors import MakingError, UnresolvedError
 from matrix.paths import Paths
 
@@ -45,7 +45,7 @@ def question(cell: Cell, axes: Axes, paths: Paths, torch_backend: str | None, ex
         requirements=(*_releases(cell, axes), *_own_requirements(paths.root / "pyproject.toml"), *extra),
         options=_options(cell, torch_backend),
         python=cell.python,
-        name=cell.environment,
+        name=cell.venv,
     )
 
 
@@ -59,6 +59,7 @@ def answer(asked: Question, paths: Paths, *, interpreter: str, fresh: bool) -> P
     path = paths.resolved / asked.key
     if path.exists() and not fresh and time.time() - path.stat().st_mtime < _lifetime(asked):
         return path
+    steps.show(asked.name, "asking the package index for the newest versions that go together")
     try:
         pins = _compile(asked, interpreter, paths)
     except MakingError:

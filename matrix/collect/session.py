@@ -14,7 +14,7 @@ from matrix.cells import optin
 from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell
 from matrix.cells.options import CellOptions
-from matrix.collect import environment
+from matrix.collect import steps, venv
 from matrix.collect.digest import suite_digest
 from matrix.collect.outcome import Outcome
 from matrix.errors import ExitCode, MakingError, UnresolvedError, UserError
@@ -75,14 +75,15 @@ def collect(run: Run, outcome: Outcome, command: Command | None = None) -> Colle
     part = run.record.with_suffix(".jsonl.part")
     _prepare(part)
     if command is None:
-        python = _environment(run, outcome)
+        python = _make_venv(run, outcome)
         line: Sequence[str] = check_command(run, python, part)
     else:
         line = command(run, part)
+    steps.show(run.cell.venv, "running the checks")
     started = time.monotonic()
     interrupted, code = False, int(ExitCode.INTERRUPTED)
     try:
-        code = execute(line, cwd=run.paths.root, env=cell_environment(run.options))
+        code = execute(line, cwd=run.paths.root, env=suite_variables(run.options))
     except KeyboardInterrupt:
         interrupted = True
     outcome.seconds["check"] = time.monotonic() - started
@@ -129,13 +130,13 @@ def settle(part: Path, final: Path) -> Path | None:
     return final
 
 
-def _environment(run: Run, outcome: Outcome) -> Path:
+def _make_venv(run: Run, outcome: Outcome) -> Path:
     started = time.monotonic()
     options = run.options
     try:
         _expect_possible(run)
         extra = optin.requirements(run.cell, options.categories, run.axes)
-        made = environment.make(
+        made = venv.make(
             run.cell, run.axes, run.paths, torch_backend=options.torch_backend, fresh=options.fresh, extra=extra
         )
     except (UnresolvedError, MakingError) as error:
@@ -143,10 +144,6 @@ def _environment(run: Run, outcome: Outcome) -> Path:
             files.write_unresolved(run.record, run.cell, error.message)
         raise
     outcome.seconds["environment"] = time.monotonic() - started
-    print(
-        f"{run.cell.id}: torch {made.versions.get('torch')}, transformers {made.versions.get('transformers', 'main')}",
-        flush=True,
-    )
     return made.python
 
 
@@ -188,7 +185,7 @@ def execute(line: Sequence[str], *, cwd: Path, env: dict[str, str]) -> int:
         _on_sigterm(previous)
 
 
-def cell_environment(options: CellOptions) -> dict[str, str]:
+def suite_variables(options: CellOptions) -> dict[str, str]:
     """The variables the suite runs with: nothing of the host's Python reaches the cell.
 
     PYTHONPATH is passed on only when a subject of the user's own is asked for, which has to be found somehow.

@@ -45,7 +45,7 @@ def run_cell(cell: Cell, options: CellOptions, axes: Axes, paths: Paths, *, comm
     run = Run(cell.on(device_here(options.device)), options, axes, paths)
     outcome = Outcome(run.cell.id)
     try:
-        with locks.hold(paths.locks / f"{run.cell.environment}.lock", f"cell {run.cell.id}"):
+        with locks.hold(paths.locks / f"{run.cell.venv}.lock", f"cell {run.cell.id}"):
             # A malformed baseline would spoil the end: it is told before minutes are spent.
             baseline = load_baseline(paths.baseline)
             outcome.exit_code = _conclude(session.collect(run, outcome, command), outcome, baseline)

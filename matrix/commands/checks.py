@@ -10,7 +10,7 @@ from matrix.cells.options import CellOptions
 from matrix.cells.selection import add_selection_options, select
 from matrix.collect.answers import Answers
 from matrix.collect.digest import suite_digest
-from matrix.collect.environment import python_of
+from matrix.collect.venv import python_of
 from matrix.errors import EmptySelectionError, ExitCode
 from matrix.paths import Paths
 

@@ -19,10 +19,10 @@ from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell
 from matrix.cells.options import CellOptions
 from matrix.cells.selection import select
-from matrix.collect import environment, fanout, locks
+from matrix.collect import fanout, locks, venv
 from matrix.collect.digest import suite_digest
-from matrix.collect.environment import Made
-from matrix.collect.session import cell_environment
+from matrix.collect.session import suite_variables
+from matrix.collect.venv import Made
 from matrix.errors import ExitCode, MakingError, UnresolvedError, UserError
 from matrix.paths import Paths
 from matrix.portability import pages
@@ -78,7 +78,7 @@ def run(found: argparse.Namespace, axes: Axes, paths: Paths, *, make: Make | Non
     fanout.expect_disk(paths.home)
 
     def made(cell: Cell) -> Made:
-        return environment.make(cell, axes, paths, torch_backend=found.torch_backend)
+        return venv.make(cell, axes, paths, torch_backend=found.torch_backend)
 
     digest = suite_digest(paths.root)
     work = Work(found.subject, digest, paths, found.rerun, make or made)
@@ -116,7 +116,7 @@ def _fill(work: Work, cells: Sequence[Cell]) -> dict[Cell, str]:
 
 def _act(work: Work, cell: Cell, pairs: Sequence[tuple[Cell, Cell | None]]) -> None:
     """Run in one cell what is not answered yet: saving (no loader), or loading from each saver."""
-    with locks.hold(work.paths.locks / f"{cell.environment}.lock", f"cell {cell.id}"):
+    with locks.hold(work.paths.locks / f"{cell.venv}.lock", f"cell {cell.id}"):
         made = work.make(cell)
         for saver, loader in pairs:
             header = _header(work, saver, loader)
@@ -154,7 +154,7 @@ def _process(work: Work, made: Made, saver: Cell, loader: Cell | None, header: d
     command = [str(made.python), "-m", "kvconform_conformance.portability", "load" if loader else "save"]
     command += [str(work.programs(saver)), "--subject", work.subject, "--record", str(record)]
     command += ["--header", json.dumps(header)]
-    variables = cell_environment(CellOptions(subjects=(work.subject,))) | {"OMP_NUM_THREADS": "1"}
+    variables = suite_variables(CellOptions(subjects=(work.subject,))) | {"OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
             command, cwd=work.paths.root, env=variables, capture_output=True, text=True, timeout=LIMIT, check=False

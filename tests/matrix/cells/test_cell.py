@@ -25,12 +25,12 @@ def test_an_id_reads_back_as_its_cell(cell: Cell) -> None:
 
 def test_the_id_is_the_one_that_records_carry() -> None:
     assert Cell("2.5", "4.53").id == "torch2.5-tf4.53-py3.11-cpu"
-    assert Cell("2.5", "4.53").environment == "torch2.5-tf4.53-py3.11"
+    assert Cell("2.5", "4.53").venv == "torch2.5-tf4.53-py3.11"
     assert Cell("2.5", "4.53").session == "conformance(torch='2.5', transformers='4.53')"
 
 
 def test_the_environment_folder_is_short_enough_for_nox() -> None:
-    assert len(Cell("nightly", "4.53.3", "3.14.1", "cuda").environment) < 60
+    assert len(Cell("nightly", "4.53.3", "3.14.1", "cuda").venv) < 60
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def environment(paths: Paths, torch: str, cache: Path) -> Path:
     """An environment with a wheel of one megabyte that the cache holds too."""
     wheel = cache / f"torch-{torch}"
     wheel.write_bytes(b"x" * MB)
-    folder = paths.environments / f"torch{torch}-tf4.53-py3.11"
+    folder = paths.venvs / f"torch{torch}-tf4.53-py3.11"
     folder.mkdir(parents=True)
     os.link(wheel, folder / "libtorch.so")
     return folder
@@ -71,9 +71,9 @@ def test_what_nobody_waits_for_goes(
 def test_other_folders_of_nox_are_left_alone(
     paths: Paths, cache: Path, cleaned: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (paths.environments / "tests").mkdir(parents=True)
+    (paths.venvs / "tests").mkdir(parents=True)
     Keeper(paths, 1).make_room(set())
-    assert (paths.environments / "tests").exists()
+    assert (paths.venvs / "tests").exists()
 
 
 @pytest.mark.parametrize(("text", "size"), [("25", 25 * 10**9), ("2.5", 25 * 10**8)])

@@ -42,6 +42,6 @@ def test_nothing_of_the_hosts_python_reaches_the_cell(monkeypatch: pytest.Monkey
     dropped = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
     for name in dropped:
         monkeypatch.setenv(name, "/somewhere")
-    found = session.cell_environment(ASKED)
+    found = session.suite_variables(ASKED)
     assert not dropped & found.keys()
-    assert "PYTHONPATH" in session.cell_environment(replace(ASKED, subjects=("mine:subject",)))
+    assert "PYTHONPATH" in session.suite_variables(replace(ASKED, subjects=("mine:subject",)))

@@ -15,7 +15,7 @@ import pytest
 from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell
 from matrix.cells.options import CellOptions
-from matrix.collect import environment, locks
+from matrix.collect import locks, venv
 from matrix.collect.outcome import Outcome
 from matrix.commands.cell import run_cell
 from matrix.errors import ExitCode, MakingError, UnresolvedError
@@ -59,6 +59,12 @@ def test_the_summary_names_the_failing_check_and_its_command(
     assert "python -m kvconform check --subject kvconform -k 'export/three'" in told
 
 
+def test_a_line_tells_that_the_checks_begin_though_nothing_is_a_terminal(tmp_path: Path) -> None:
+    command = [sys.executable, str(FAKE_SESSION), str(tmp_path / "home"), CELL.id, "pass"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [f"{CELL.venv}: running the checks"]
+
+
 @pytest.mark.parametrize("mode", ["die", "silent", "usage", "empty", "mismatch"])
 def test_a_run_that_went_wrong_loses_no_earlier_record(axes: Axes, paths: Paths, mode: str) -> None:
     go(axes, paths, "pass")
@@ -99,7 +105,7 @@ def test_a_bad_baseline_is_told_before_anything_runs(
 
 def test_two_runs_of_one_cell_at_once(axes: Axes, paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     go(axes, paths, "pass")
-    with locks.hold(paths.locks / f"{CELL.environment}.lock", "it"):
+    with locks.hold(paths.locks / f"{CELL.venv}.lock", "it"):
         assert go(axes, paths, "regress") == ExitCode.USAGE
     assert "already running" in capsys.readouterr().err
     assert files.read(paths.records / FINAL).complete
@@ -128,7 +134,7 @@ def test_only_facts_about_the_cell_are_recorded(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(environment, "make", fail)
+    monkeypatch.setattr(venv, "make", fail)
     assert run_cell(cell, ASKED, axes, paths) == ExitCode.UNRESOLVED
     assert len(list(paths.records.glob("*.jsonl"))) == count
 
@@ -143,7 +149,7 @@ def test_without_a_network_the_earlier_record_stays(
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     assert run_cell(CELL, ASKED, axes, paths) == ExitCode.UNRESOLVED
     told = capsys.readouterr().err
-    assert told.startswith("error: the package index did not answer")
+    assert "\nerror: the package index did not answer" in told
     assert told.count("error:") == 1
     assert (paths.records / FINAL).read_bytes() == before
 

@@ -11,7 +11,7 @@ import pytest
 
 from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell
-from matrix.collect.environment import Made
+from matrix.collect.venv import Made
 from matrix.errors import ExitCode, UnresolvedError
 from matrix.paths import Paths
 from matrix.portability import runs, verdicts

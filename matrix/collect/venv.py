@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell
-from matrix.collect import interpreters, resolve, uv
+from matrix.collect import interpreters, resolve, steps, uv
 from matrix.errors import UserError
 from matrix.paths import Paths
 
@@ -45,14 +45,21 @@ def make(  # noqa: PLR0913 - options of one command
     interpreter = interpreters.find(cell.python)
     asked = resolve.question(cell, axes, paths, torch_backend, extra)
     pins = resolve.answer(asked, paths, interpreter=interpreter, fresh=fresh)
-    python = _venv(paths.environments / cell.environment, interpreter, paths, fresh=fresh)
-    _install(python, pins, asked.options, paths)
-    return Made(python, resolve.resolved(pins))
+    versions = resolve.resolved(pins)
+    python = _venv(paths.venvs / cell.venv, interpreter, paths, fresh=fresh)
+    steps.show(cell.venv, f"installing {_named(versions)} from what is downloaded already")
+    try:
+        _install(python, pins, ("--offline", *asked.options), paths)
+    except UserError:
+        # Offline, every failure reads alike: the network decides, and its error is the one to show.
+        steps.show(cell.venv, "downloading what is missing; the first time, a torch release with CUDA is about 3 GB")
+        _install(python, pins, asked.options, paths)
+    return Made(python, versions)
 
 
 def python_of(cell: Cell, paths: Paths) -> Path:
     """Where the interpreter of a cell is, if its environment has been made."""
-    return paths.environments / cell.environment / _PYTHON
+    return paths.venvs / cell.venv / _PYTHON
 
 
 def _venv(folder: Path, interpreter: str, paths: Paths, *, fresh: bool) -> Path:
@@ -70,9 +77,9 @@ def _venv(folder: Path, interpreter: str, paths: Paths, *, fresh: bool) -> Path:
 def _install(python: Path, pins: Path, options: tuple[str, ...], paths: Paths) -> None:
     wanted = pins.with_suffix(".sync")
     wanted.write_text(f"{pins.read_text(encoding='utf-8')}-e {paths.root.as_uri()}\n", encoding="utf-8")
-    command = ["pip", "sync", "--quiet", "--python", str(python), *options, str(wanted)]
-    try:
-        uv.run([*command, "--offline"], cwd=paths.root)
-    except UserError:
-        # Whatever offline says, the network decides: its error is the one to show.
-        uv.run(command, cwd=paths.root)
+    uv.run(["pip", "sync", "--quiet", "--python", str(python), *options, str(wanted)], cwd=paths.root)
+
+
+def _named(versions: dict[str, str]) -> str:
+    """The two versions for people; transformers of a git branch has no version here."""
+    return f"torch {versions.get('torch', 'nightly')}, transformers {versions.get('transformers', 'main')}"
