@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.utils._pytree as pytree
 
-from kvconform.checks import trees
-from kvconform.checks.caches import Recipe, recipes
+from kvconform.checks import making, moves, spaces, trees
+from kvconform.checks.caches import RECIPES, Recipe, recipes
 from kvconform.checks.errors import expect_equal
+from kvconform.checks.many import expect_for_all
 from kvconform.checks.observe import differences, observe
 from kvconform_conformance.runner.needs import needs_cuda
 
@@ -19,6 +20,9 @@ of = pytest.mark.parametrize(
     recipes("dynamic-two-layers", "sliding-past", "mixed-past", "encoder-decoder", "static-below"),
     ids=lambda r: r.name,
 )
+
+
+MOVES = {"half": moves.to_type(torch.float16), "double": moves.to_type(torch.float64), "meta": moves.to_device("meta")}
 
 
 def _devices(cache: Any) -> list[str]:
@@ -78,6 +82,22 @@ def test_meta(registered: object, recipe: Recipe) -> None:
     trees.expect_no_differences(
         differences(observe(trees.round_trip(cache, recipe.where)), observe(cache)), "lost on meta", recipe.where
     )
+
+
+@pytest.mark.parametrize("name", ["many-layers", "types", "windows", "static", "skipped", "anything"])
+@pytest.mark.parametrize("move", [*MOVES])
+def test_moves(registered: object, move: str, name: str) -> None:
+    """A cache that ``tree_map`` moved to another type or device tells the new one wherever it tells any."""
+    plain = {"tensors": "plain", "attributes": "none"}
+    cases = [case for case in spaces.BY_NAME[name].some(40, **plain) if case.layers < 14]
+    expect_for_all(cases[:20], lambda case: moves.expect_moved(making.build(case), MOVES[move]) and None)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_moved(registered: object, recipe: Recipe) -> None:
+    """A cache of each kind, moved to another type and to the device "meta", tells that in every attribute."""
+    for move in MOVES.values():
+        moves.expect_moved(recipe.build(), move, recipe.where)
 
 
 @of

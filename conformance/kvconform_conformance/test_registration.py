@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch.utils._pytree as pytree
 
-from kvconform.checks import trees
+from kvconform.checks import spaces, specs, trees
 from kvconform.checks.caches import RECIPES, Recipe, recipes
 from kvconform.checks.errors import expect, expect_equal
+from kvconform.checks.many import expect_for_all
 from kvconform.checks.needs import cache_class, lookup
 from kvconform.checks.patches import patch_snapshot
 from kvconform.checks.registry import expect_registry_unchanged, registry_snapshot
@@ -231,3 +232,21 @@ def test_spec_constant(registered: object, recipe: Recipe) -> None:
 def test_spec_batch(registered: object, recipe: Recipe) -> None:
     """The spec of a cache of another batch size is the same."""
     trees.expect_spec_constant_over_batch(recipe.build(), recipe.build(batch=3), recipe.where)
+
+
+@pytest.mark.parametrize("name", ["many-layers", "values-of-another-width", "types", "windows", "skipped", "static"])
+def test_promises(registered: object, name: str) -> None:
+    """Leaf order and types, key paths, the spec's JSON, torch.fx and ``tree_map`` hold for caches drawn at random."""
+    expect_for_all([case for case in spaces.BY_NAME[name].some(40) if case.layers < 14][:15], specs.expect_promises)
+
+
+@pytest.mark.parametrize("name", specs.SIZES)
+def test_spec_sizes(registered: object, name: str) -> None:
+    """The spec is the same at any batch, length, heads and width, at 0 and at 1 of them too."""
+    specs.expect_spec_without_sizes(*specs.SIZES[name])
+
+
+@pytest.mark.parametrize("name", specs.STRUCTURES)
+def test_spec_tells(registered: object, name: str) -> None:
+    """Caches of different structure (layers, windows, classes, what is skipped) have different specs."""
+    specs.expect_spec_tells(specs.STRUCTURES[name])

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.utils._pytree as pytree
 
-from kvconform.checks import trees
+from kvconform.checks import flight, making, spaces, trees
 from kvconform.checks.behave import append, crop, crops_by_count, states
 from kvconform.checks.caches import RECIPES, Recipe, recipes
+from kvconform.checks.cases import PLAIN, Case
+from kvconform.checks.errors import expect
+from kvconform.checks.many import expect_for_all
 from kvconform.checks.needs import lookup
 from kvconform.checks.observe import differences, observe
+from kvconform.checks.whole import expect_same_leaves, expect_whole
+from kvconform_conformance.runner.subjects import Subject
 
 every = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 growing = pytest.mark.parametrize(
@@ -32,26 +41,103 @@ def test_twice(registered: object, recipe: Recipe) -> None:
     trees.expect_round_trip(trees.round_trip(recipe.build(), recipe.where), recipe.where)
 
 
+@pytest.mark.parametrize("space", spaces.SPACES, ids=lambda space: space.name)
+def test_generated(registered: object, space: spaces.Space) -> None:
+    """Hundreds of caches drawn from fixed seeds come back whole; the plainest that does not is told."""
+    expect_for_all(space.cases(), _expect_whole)
+
+
+@pytest.mark.parametrize("sweep", spaces.SWEEPS, ids=lambda sweep: sweep.name)
+def test_every_size(registered: object, sweep: spaces.Sweep) -> None:
+    """A cache of every size of one dimension comes back whole: none is a threshold."""
+    expect_for_all(sweep.cases(), _expect_whole)
+
+
+@pytest.mark.parametrize("space", spaces.SPACES, ids=lambda space: space.name)
+def test_in_flight(registered: object, space: spaces.Space) -> None:
+    """Many caches, all flattened before the first is rebuilt, and each rebuilt twice in another order, do not mix."""
+    flight.expect_all_apart(space.some(30), seed=5)
+
+
+def test_own_class(subject: Subject) -> None:
+    """A cache of the user's own subclass comes back as that class, with the attributes that the user set."""
+    making.own_classes()
+    with subject.activate():
+        expect_for_all(spaces.BY_NAME["attributes"].some(40, owner="user"), _expect_whole)
+
+
+def test_threads(registered: object) -> None:
+    """Round trips in four threads at once do not mix."""
+    cases = [case for case in spaces.BY_NAME["anything"].some(60) if making.possible(case)]
+    flight.expect_threads(cases, times=4)
+
+
+def test_placeholders(registered: object) -> None:
+    """Whatever stands in the place of a leaf comes back there, as shapes and symbols do in ``torch.export``."""
+    expect_for_all(spaces.BY_NAME["anything"].some(100, attributes="none"), flight.expect_placeholders)
+
+
+def test_copies(registered: object) -> None:
+    """Copies of a restored cache, shallow, deep and by pickle, are what copies of the original are."""
+    expect_for_all(spaces.BY_NAME["anything"].some(40, tensors="plain"), flight.expect_copies)
+
+
+def test_nothing_kept(registered: object) -> None:
+    """A cache, its layers and its tensors are freed when the caller lets them go; the spec keeps none of them."""
+    cases = [Case(layers=2, kind=kind, pattern=pattern) for kind, pattern in KEPT]
+    flight.expect_nothing_kept([case for case in cases if making.possible(case)])
+
+
+KEPT = (("dynamic", "full"), ("configured", "sliding"), ("static", "mixed"), ("static", "full"), ("pair", "full"))
+
+
+def _expect_whole(case: Case) -> None:
+    expect_whole(making.build(case))
+
+
 @growing
 def test_independent(registered: object, recipe: Recipe) -> None:
     """Growing the restored cache leaves the original as it was."""
     trees.expect_independent(recipe.build(), recipe.where)
 
 
-@pytest.mark.parametrize("name", ["list", "tuple", "dict"])
+@pytest.mark.parametrize("name", ["list", "tuple", "dict", "named-tuple", "ordered-dict", "deep"])
 def test_nested(registered: object, name: str) -> None:
-    """A cache inside a built-in container comes back in it."""
+    """Caches inside a container come back in it, each in its place."""
     cache = recipes("dynamic-two-layers")[0].build()
     trees.expect_registered(cache)
-    value: Any = {"list": [cache, cache], "tuple": (cache, torch.ones(1)), "dict": {"past": cache}}[name]
-    restored = trees.round_trip(value)
-    trees.expect_no_differences(
-        differences(
-            observe(restored if name != "list" else restored[0]),
-            observe(value if name != "list" else cache),
-        ),
-        f"lost in a round trip inside a {name}",
-    )
+    expect_whole_inside(CONTAINERS[name](cache, making.build(replace(PLAIN, layers=3, length=7)), torch.ones(1)))
+
+
+class Pair(NamedTuple):
+    """A named tuple of the user's."""
+
+    past: Any
+    other: Any
+
+
+CONTAINERS: dict[str, Callable[[Any, Any, torch.Tensor], Any]] = {
+    "list": lambda cache, other, tensor: [cache, other, tensor, cache],
+    "tuple": lambda cache, other, tensor: (cache, tensor, other),
+    "dict": lambda cache, other, tensor: {"past": cache, "tensor": tensor, "another": other},
+    "named-tuple": lambda cache, other, tensor: Pair(other, (tensor, cache)),
+    "ordered-dict": lambda cache, other, tensor: OrderedDict(past=cache, before=[other], tensor=tensor),
+    "deep": lambda cache, other, tensor: {"a": [({"b": cache}, [tensor, (other,)])], "c": (other, None)},
+}
+
+
+def expect_whole_inside(value: Any) -> None:
+    """Prove that a container comes back as it was, caches and all; what is in it twice comes back as two."""
+    leaves, spec = pytree.tree_flatten(value)
+    restored = pytree.tree_unflatten(leaves, spec)
+    again, spec_again = pytree.tree_flatten(restored)
+    expect_same_leaves(again, leaves, "the restored container has other leaves")
+    expect(spec_again == spec, f"the spec of the restored container is {spec_again}, expected {spec}")
+    found, expected = observe(restored), observe(value)
+    twice = [path for path, atom in expected.items() if isinstance(atom, str) and atom.startswith("the same object")]
+    wanted = {path: atom for path, atom in expected.items() if path not in twice}
+    got = {path: atom for path, atom in found.items() if not path.startswith(tuple(twice))}
+    trees.expect_no_differences(differences(got, wanted), "lost in a round trip inside a container")
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -12,7 +12,7 @@ from mutants.plant import each, mutant
 from mutants.tools import classes, layers_of, on_result, rewire
 
 
-def _with_context(extra: Callable[[Any], Any]) -> None:
+def with_context(extra: Callable[[Any], Any]) -> None:
     """Put something into the context that depends on the cache."""
 
     def wrap(flatten: Any) -> Any:
@@ -28,7 +28,7 @@ def _with_context(extra: Callable[[Any], Any]) -> None:
 @mutant
 def context_has_length() -> None:
     """The context tells the sequence length: no next token fits an exported program."""
-    _with_context(lambda cache: int(cache.get_seq_length()))
+    with_context(lambda cache: int(cache.get_seq_length()))
 
 
 def _batch_of(cache: Any) -> int:
@@ -39,25 +39,25 @@ def _batch_of(cache: Any) -> int:
 @mutant
 def context_has_batch_size() -> None:
     """The context tells the batch size: an exported program takes no other."""
-    _with_context(_batch_of)
+    with_context(_batch_of)
 
 
 @mutant
 def context_is_new_each_time() -> None:
     """The context is an object that equals nothing."""
-    _with_context(lambda cache: object())
+    with_context(lambda cache: object())
 
 
 @mutant
 def context_has_class() -> None:
     """The context has a class in it, which JSON cannot hold."""
-    _with_context(type)
+    with_context(type)
 
 
 @mutant
 def context_has_tuple() -> None:
     """The context has a tuple in it, which comes back from JSON as a list."""
-    _with_context(lambda cache: ("layers", len(layers_of(cache))))
+    with_context(lambda cache: ("layers", len(layers_of(cache))))
 
 
 @mutant

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-_SCALARS = (type(None), bool, int, float, str, bytes, torch.dtype, torch.device, torch.Size, torch.layout, enum.Enum)
+SCALARS = (type(None), bool, int, float, str, bytes, torch.dtype, torch.device, torch.Size, torch.layout, enum.Enum)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def observe(value: Any) -> dict[str, Any]:
 
 
 def _walk(value: Any, path: str, atoms: dict[str, Any], seen: dict[int, tuple[str, Any]]) -> None:
-    if isinstance(value, _SCALARS):
+    if isinstance(value, SCALARS):
         atoms[path] = value
         return
     if isinstance(value, type):
@@ -55,8 +55,10 @@ def _walk(value: Any, path: str, atoms: dict[str, Any], seen: dict[int, tuple[st
     if id(value) in seen:
         atoms[path] = f"the same object as {seen[id(value)][0] or 'the cache'}"
         return
-    # The value is kept beside its path: an id is only unique while its object lives.
-    seen[id(value)] = (path, value)
+    if type(value) is not tuple:
+        # The value is kept beside its path: an id is only unique while its object lives. Which tuples are one object is
+        # Python's choice, and nobody can change one.
+        seen[id(value)] = (path, value)
     if isinstance(value, torch.Tensor):
         atoms[path] = value
         return
@@ -72,7 +74,7 @@ def _children(value: Any, path: str, atoms: dict[str, Any]) -> list[tuple[str, A
     if isinstance(value, functools.partial):
         return [(".func", value.func), (".args", value.args), (".keywords", value.keywords)]
     if isinstance(value, Mapping):
-        atoms[f"{path} (keys)"] = sorted(map(repr, value))
+        atoms[f"{path} (keys)"] = [*map(repr, value)]
         found += [(f"[{key!r}]", value[key]) for key in value]
     elif isinstance(value, (list, tuple)):
         atoms[f"{path} (length)"] = len(value)

@@ -1,0 +1,379 @@
+"""Makes the cache of a :class:`kvconform.checks.cases.Case`, through transformers' public constructors and ``update``.
+
+What a release cannot hold (values of another width in a static cache until 4.53, some types of 8 bits) is found by
+trying the plainest such cache once, without any registration in it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from kvconform.checks import builders
+from kvconform.checks.behave import append
+from kvconform.checks.caches import BY_NAME
+from kvconform.checks.cases import PLAIN, Case
+from kvconform.checks.needs import NotApplicableError, cache_class, lookup
+
+CROSS_LENGTH = 6
+_TURNS = ("float32", "bfloat16", "float16")
+_PERIOD = 6
+_DYNAMIC_SLIDING = cache_class("DynamicSlidingWindowLayer")
+
+
+def build(case: Case) -> Any:
+    """The cache of a case; its elements are the same for the same case.
+
+    Raises:
+        NotApplicableError: this release has no such cache.
+    """
+    if case.kind in BY_NAME:
+        return _example(case)
+    making = _KINDS.get(case.kind)
+    if making is None:
+        raise ValueError(f"no kind of cache {case.kind!r}: there are {', '.join((*_KINDS, *BY_NAME))}")
+    cache = making(case)
+    part = getattr(cache, "self_attention_cache", cache)
+    if case.tensors != "plain":
+        TENSORS[case.tensors](part)
+    if case.owner != "transformers":
+        cache.__class__ = own_class(type(cache))
+    _decorate(cache, part, case.attributes)
+    return cache
+
+
+def possible(case: Case) -> bool:
+    """Whether this release can hold such a cache, asked of the plainest one with each of the case's properties."""
+    kinds: dict[str, Any] = {"kind": case.kind, "pattern": case.pattern}
+    asked = [
+        replace(PLAIN, **kinds, dtype=case.dtype, dtypes=case.dtypes, layers=3),
+        replace(PLAIN, **kinds, length=min(case.length, 1)),
+        replace(PLAIN, **kinds, values=5 if case.values != case.width else PLAIN.values),
+        replace(PLAIN, **kinds, skipped=case.skipped, layers=3),
+        replace(PLAIN, **kinds, tensors=case.tensors, dtype=case.dtype),
+        replace(PLAIN, **kinds, attributes=case.attributes, owner=case.owner),
+    ]
+    return all(_tried(one) for one in asked)
+
+
+@functools.cache
+def _tried(case: Case) -> bool:
+    if case.kind in BY_NAME:
+        return all(need.met() for need in BY_NAME[case.kind].needs)
+    try:
+        build(case)
+    except Exception:  # noqa: BLE001 - whatever this release raises where it cannot hold such a cache
+        return False
+    return True
+
+
+# ------------------------------------------------------------------------------------------------ kinds
+
+
+def _example(case: Case) -> Any:
+    recipe = BY_NAME[case.kind]
+    for need in recipe.needs:
+        need.require()
+    return recipe.builder(case.batch, case.length, getattr(torch, case.dtype), "cpu")
+
+
+def _dynamic(case: Case) -> Any:
+    return _filled(lookup("transformers.cache_utils:DynamicCache")(), case)
+
+
+def _configured(case: Case) -> Any:
+    _DYNAMIC_SLIDING.require()
+    return _filled(lookup("transformers.cache_utils:DynamicCache")(config=_config(case)), case)
+
+
+def _static(case: Case) -> Any:
+    if case.pattern != "full":
+        # Until 4.53 a StaticCache has no windows, and until 4.55 not by its layers.
+        _DYNAMIC_SLIDING.require()
+    cls = lookup("transformers.cache_utils:StaticCache")
+    maximum, dtype = max(case.length + case.room, 1), getattr(torch, case.dtype)
+    cache = cls(config=_config(case), max_batch_size=case.batch, max_cache_len=maximum, device="cpu", dtype=dtype)
+    return _filled(cache, case)
+
+
+def _windowed(name: str) -> Callable[[Case], Any]:
+    """A class of preallocated caches with windows (4.44 to 4.57): its name tells which."""
+
+    def made(case: Case) -> Any:
+        cache_class(name).require()
+        cls, maximum = lookup(f"transformers.cache_utils:{name}"), max(case.length + case.room, case.window + 1)
+        sizes = {"max_batch_size": case.batch, "max_cache_len": maximum, "dtype": getattr(torch, case.dtype)}
+        pattern = "sliding" if case.pattern == "full" else case.pattern
+        return _filled(cls(config=_config(replace(case, pattern=pattern)), device="cpu", **sizes), case)
+
+    return made
+
+
+def _pair(case: Case) -> Any:
+    return _crossed(_dynamic(case), case)
+
+
+def _static_pair(case: Case) -> Any:
+    return _crossed(_static(case), case)
+
+
+def _crossed(itself: Any, case: Case) -> Any:
+    cross = _dynamic(replace(case, length=CROSS_LENGTH, skipped="none", step=0))
+    cache = lookup("transformers.cache_utils:EncoderDecoderCache")(itself, cross)
+    for layer in range(case.layers):
+        # What a decoder layer does after it has written its cross attention; one has not.
+        cache.is_updated[layer] = layer != 1
+    return cache
+
+
+_KINDS: dict[str, Callable[[Case], Any]] = {
+    "dynamic": _dynamic,
+    "configured": _configured,
+    "static": _static,
+    "sliding-window": _windowed("SlidingWindowCache"),
+    "hybrid": _windowed("HybridCache"),
+    "pair": _pair,
+    "static-pair": _static_pair,
+}
+
+
+def _config(case: Case) -> Any:
+    return _config_of(case.layers, case.pattern, case.window, case.heads, case.width)
+
+
+@functools.lru_cache(maxsize=512)
+def _config_of(layers: int, pattern: str, window: int, heads: int, width: int) -> Any:
+    sizes: dict[str, Any] = {"num_key_value_heads": heads, "num_attention_heads": heads, "head_dim": width}
+    sizes |= {"hidden_size": heads * width, "max_position_embeddings": 64}
+    if pattern == "full":
+        return builders.config(layers, **sizes)
+    types = [_type_of(pattern, layer) for layer in range(layers)]
+    return builders.config(layers, window=window, types=types, **sizes)
+
+
+def _type_of(pattern: str, layer: int) -> str:
+    full = {"sliding": False, "mixed": layer % 2 == 1, "rare": layer % _PERIOD == _PERIOD - 1}[pattern]
+    return "full_attention" if full else "sliding_attention"
+
+
+def _filled(cache: Any, case: Case) -> Any:
+    written = [layer for layer in range(case.layers) if not _is_skipped(case.skipped, layer, case.layers)]
+    for layer in written:
+        keys, values = _states(case, layer)
+        step = case.step or max(case.length, 1)
+        for start in range(0, max(case.length, 1), step):
+            append(cache, keys[:, :, start : start + step], values[:, :, start : start + step], layer, start)
+    return cache
+
+
+def _is_skipped(skipped: str, layer: int, layers: int) -> bool:
+    return {
+        "none": False,
+        "first": layer == 0,
+        "odd": layer % 2 == 1,
+        "last": layer == layers - 1,
+        "half": layer >= layers / 2,
+    }[skipped]
+
+
+def _states(case: Case, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    dtype = case.dtype if case.dtypes != "each" else _TURNS[layer % len(_TURNS)]
+    other = "float64" if case.dtypes == "parts" else dtype
+    sizes = (case.batch, case.heads, case.length)
+    return _numbers((*sizes, case.width), 2 * layer, dtype), _numbers((*sizes, case.values), 2 * layer + 1, other)
+
+
+def _numbers(shape: tuple[int, ...], start: int, dtype: str) -> torch.Tensor:
+    """Elements that no two places of a small cache share, exact in every type: a count from ``start``."""
+    count, first = math.prod(shape), 7 * start
+    found = _POOL.get(dtype)
+    if found is None or len(found) < first + count:
+        found = _POOL[dtype] = (torch.arange(2 * (first + count)) % 199 - 99).to(getattr(torch, dtype))
+    return found[first : first + count].clone().reshape(shape)
+
+
+_POOL: dict[str, torch.Tensor] = {}
+
+
+# ---------------------------------------------------------------------------------------------- tensors
+
+
+def replace_tensors(part: Any, change: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
+    """Replace keys and values, in order: ``change(tensor, index)``. Layers without tensors are left alone.
+
+    Raises:
+        NotApplicableError: the tensors are buffers of a module (static caches until 4.49).
+    """
+    index = 0
+    for layer in vars(part).get("layers") or ():
+        for name in ("keys", "values"):
+            if _is_state(vars(layer).get(name)):
+                setattr(layer, name, change(getattr(layer, name), index))
+                index += 1
+    lists = vars(part).get("key_cache"), vars(part).get("value_cache")
+    for pair in range(len(lists[0] or ())):
+        for held in lists:
+            if held is not None and _is_state(held[pair]):
+                held[pair] = change(held[pair], index)
+                index += 1
+    if index == 0 and isinstance(part, torch.nn.Module):
+        raise NotApplicableError("the keys and values of this cache are buffers, and cannot be replaced one by one")
+
+
+def _is_state(value: Any) -> bool:
+    """Layers that nothing was written to hold nothing, or something empty of one dimension."""
+    return isinstance(value, torch.Tensor) and value.dim() == 4  # noqa: PLR2004
+
+
+def _each(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Any], None]:
+    return lambda part: replace_tensors(part, lambda tensor, _: change(tensor))
+
+
+def _in_turn(*changes: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Any], None]:
+    """Each tensor by the next of some changes."""
+    return lambda part: replace_tensors(part, lambda tensor, index: changes[index % len(changes)](tensor))
+
+
+def _require_gradient(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().clone().requires_grad_()
+
+
+def _compute_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
+    return _require_gradient(tensor) * 1
+
+
+def _stride(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def _slice(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.cat([tensor, tensor, tensor], dim=-2)[:, :, tensor.shape[2] : 2 * tensor.shape[2]]
+
+
+def _expand(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[:1].expand(tensor.shape)
+
+
+def _keep(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _parameter(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.nn.Parameter(tensor.detach().clone(), requires_grad=False)
+
+
+class OwnTensor(torch.Tensor):
+    """A user's subclass of Tensor."""
+
+
+def _own_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().clone().as_subclass(OwnTensor)
+
+
+def _one_storage(part: Any) -> None:
+    """All keys and values become views of one storage, one after the other."""
+    held: list[torch.Tensor] = []
+    replace_tensors(part, lambda tensor, _: _remember(held, tensor))
+    if not held:
+        return
+    storage = torch.cat([tensor.reshape(-1) for tensor in held])
+    places = [0]
+    for tensor in held:
+        places.append(places[-1] + tensor.numel())
+    replace_tensors(part, lambda tensor, index: storage[places[index] : places[index + 1]].view(tensor.shape))
+
+
+def _values_are_keys(part: Any) -> None:
+    held: list[torch.Tensor] = []
+    replace_tensors(part, lambda tensor, index: _remember(held, tensor) if index % 2 == 0 else held[-1])
+
+
+def _all_layers_alike(part: Any) -> None:
+    """Every layer has the very tensors of the first one, as models have whose layers share keys and values."""
+    held: list[torch.Tensor] = []
+    replace_tensors(part, lambda tensor, index: _remember(held, tensor) if index < 2 else held[index % 2])  # noqa: PLR2004
+
+
+def _share_elements(part: Any) -> None:
+    """The values are another view of the keys' elements."""
+    held: list[torch.Tensor] = []
+    replace_tensors(part, lambda tensor, index: _remember(held, tensor) if index % 2 == 0 else held[-1].flip(0)[:])
+
+
+def _remember(held: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
+    held.append(tensor)
+    return tensor
+
+
+TENSORS: dict[str, Callable[[Any], None]] = {
+    "grad": _each(_require_gradient),
+    "graph": _each(_compute_with_gradient),
+    "keys-grad": _in_turn(_require_gradient, _keep),
+    "strided": _each(_stride),
+    "sliced": _each(_slice),
+    "expanded": _each(_expand),
+    "one-storage": _one_storage,
+    "values-are-keys": _values_are_keys,
+    "layers-alike": _all_layers_alike,
+    "shared-elements": _share_elements,
+    "parameters": _each(_parameter),
+    "own-tensors": _each(_own_tensor),
+}
+"""Ways in which keys and values can be other than new tensors of their own, by name."""
+
+
+# ------------------------------------------------------------------------------- what belongs to a user
+
+
+@functools.cache
+def own_class(cls: type) -> type:
+    """The user's subclass of a cache class; made once, so that a registration finds it when it is entered."""
+    name = f"Own{cls.__name__}"
+    made = type(name, (cls,), {"__module__": __name__, "__qualname__": name, "__doc__": "A user's cache class."})
+    # A class that pickles has to be found in its module.
+    globals()[name] = made
+    return made
+
+
+def own_classes() -> list[type]:
+    """The user's subclasses of every cache class that cases have."""
+    names = ("DynamicCache", "StaticCache", "EncoderDecoderCache")
+    return [own_class(lookup(f"transformers.cache_utils:{name}")) for name in names]
+
+
+def _decorate(cache: Any, part: Any, attributes: str) -> None:
+    if attributes in ("cache", "both"):
+        _set(cache, 0)
+        if part is not cache:
+            _set(part, 1)
+    if attributes in ("layers", "both"):
+        layers = vars(part).get("layers") or ()
+        if not layers and "layers" not in vars(part):
+            raise NotApplicableError("the layers of this release are no objects, and have no attributes")
+        for index, layer in enumerate(layers):
+            _set(layer, index + 2)
+
+
+def _set(value: Any, number: int) -> None:
+    """Attributes of every plain type; each object has others of its own."""
+    mine = {
+        "own_text": f"note {number}",
+        "own_number": number + 0.5,
+        "own_count": number,
+        "own_flag": number % 2 == 0,
+        "own_nothing": None,
+        "own_list": [number, [number, "two"]],
+        "own_tuple": (number, (None,)),
+        "own_table": {"b": number, "a": [1], 3: (number,)},
+        "own_set": {number, -1},
+        "own_type": torch.float16,
+        "own_device": torch.device("meta"),
+        "own_tensor": torch.full((2, 3), float(number)),
+    }
+    for name, held in mine.items():
+        setattr(value, name, held)

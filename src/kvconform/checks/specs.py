@@ -1,0 +1,116 @@
+"""What the spec of a cache tells: its structure, all of it, and no size that changes from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+
+from kvconform.checks import making, trees
+from kvconform.checks.cases import PLAIN, Case
+from kvconform.checks.errors import expect
+from kvconform.checks.needs import NotApplicableError
+from kvconform.checks.trees import expect_registered
+
+_BATCHES = (1, 2, 3, 8, 64)
+
+
+def expect_spec_without_sizes(case: Case, lengths: Sequence[int]) -> None:
+    """Prove that caches which differ in batch, heads, widths and length only have one spec.
+
+    Else a program that was exported at one size refuses another, or a batch or prompt of 1 is another structure than
+    one of 2. A tensor of length 0 is a tensor: a cache that holds one has the spec of a longer one.
+
+    Args:
+        case: its cache has the structure.
+        lengths: what its length can be without changing it.
+    """
+    __tracebackhide__ = True
+    if not making.possible(case):
+        raise NotApplicableError("this release has no such cache")
+    first = making.build(case)
+    expect_registered(first, str(case))
+    expected = pytree.tree_flatten(first)[1]
+    total = case.length + case.room
+    others = [replace(case, batch=batch) for batch in _BATCHES]
+    others += [replace(case, length=length, room=total - length) for length in lengths]
+    others += [replace(case, heads=heads) for heads in (1, 3, 16)]
+    others += [replace(case, width=width, values=width) for width in (1, 6, 64)]
+    for other in others:
+        if making.possible(other):
+            got = pytree.tree_flatten(making.build(other))[1]
+            expect(got == expected, f"the spec of {other} is {got}, expected {expected}", str(case))
+
+
+def expect_spec_tells(cases: Sequence[Case]) -> None:
+    """Prove that caches of different structure differ in their specs, or in a number or shape among their leaves.
+
+    Else an exported program takes a cache of another structure than its own, and computes with it.
+    """
+    __tracebackhide__ = True
+    held = [case for case in cases if making.possible(case)]
+    if len(held) < 2:  # noqa: PLR2004 - a pair
+        raise NotApplicableError("this release has no two such caches")
+    told = []
+    for case in held:
+        cache = making.build(case)
+        expect_registered(cache, str(case))
+        leaves, spec = pytree.tree_flatten(cache)
+        told.append((case, spec, [_size(leaf) for leaf in leaves]))
+    for index, (case, spec, sizes) in enumerate(told):
+        for other, other_spec, other_sizes in told[:index]:
+            same = spec == other_spec and sizes == other_sizes
+            expect(not same, f"{case} and {other} have the same spec {spec}, expected two", "structures differ")
+
+
+def _size(leaf: Any) -> Any:
+    return tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else leaf
+
+
+_LENGTHS = (0, 1, 2, 3, 4, 7, 64, 300)
+_WINDOWED = replace(PLAIN, kind="configured", pattern="sliding")
+SIZES: dict[str, tuple[Case, tuple[int, ...]]] = {
+    "dynamic": (replace(PLAIN, layers=2), _LENGTHS),
+    "encoder-decoder": (replace(PLAIN, kind="pair", layers=2), _LENGTHS),
+    "static": (replace(PLAIN, kind="static", layers=2, room=300), _LENGTHS),
+    "below-window": (replace(_WINDOWED, window=400), _LENGTHS),
+    "past-window": (replace(_WINDOWED, length=9), (4, 5, 6, 10, 64, 300)),
+    "mixed-past-window": (replace(_WINDOWED, pattern="mixed", layers=2, length=9), (4, 5, 6, 10, 64, 300)),
+}
+"""Structures, each with the lengths that it has: crossing a window makes another."""
+
+STRUCTURES: dict[str, tuple[Case, ...]] = {
+    "layers": tuple(replace(PLAIN, layers=layers) for layers in (*range(1, 14), 33, 34)),
+    "windows": tuple(
+        replace(PLAIN, kind="configured", pattern="sliding", length=2, window=window) for window in (3, 4, 5, 8, 40, 41)
+    ),
+    "patterns": tuple(
+        replace(PLAIN, kind="configured", layers=7, pattern=pattern, length=2)
+        for pattern in ("full", "sliding", "mixed", "rare")
+    ),
+    "skipped": tuple(replace(PLAIN, layers=5, skipped=skipped) for skipped in ("none", "first", "odd", "last", "half")),
+    "classes": tuple(
+        replace(PLAIN, kind=kind, layers=2, room=1) for kind in ("dynamic", "static", "pair", "static-pair")
+    ),
+    "attributes": (PLAIN, replace(PLAIN, attributes="cache")),
+}
+"""Caches that differ in structure, by what they differ in."""
+
+_PROMISES: tuple[Callable[[Any, str], None], ...] = (
+    trees.expect_leaves_in_order,
+    trees.expect_leaf_types,
+    trees.expect_key_paths,
+    trees.expect_json_spec,
+    trees.expect_fx_agrees,
+    trees.expect_tree_map,
+)
+
+
+def expect_promises(case: Case) -> None:
+    """Prove what else a node promises: the order and types of leaves, key paths, JSON, torch.fx and ``tree_map``."""
+    __tracebackhide__ = True
+    for expect_promise in _PROMISES:
+        expect_promise(making.build(case), "")
