@@ -10,6 +10,7 @@ import torch.utils._pytree as pytree
 
 from kvconform.checks import making, moves, spaces, trees
 from kvconform.checks.caches import RECIPES, Recipe, recipes
+from kvconform.checks.cases import Case
 from kvconform.checks.errors import expect_equal
 from kvconform.checks.many import expect_for_all
 from kvconform.checks.observe import differences, observe
@@ -90,7 +91,11 @@ def test_moves(registered: object, move: str, name: str) -> None:
     """A cache that ``tree_map`` moved to another type or device tells the new one wherever it tells any."""
     plain = {"tensors": "plain", "attributes": "none"}
     cases = [case for case in spaces.BY_NAME[name].some(40, **plain) if case.layers < 14]
-    expect_for_all(cases[:20], lambda case: moves.expect_moved(making.build(case), MOVES[move]) and None)
+    expect_for_all(cases[:20], lambda case: _expect_moved(case, MOVES[move]))
+
+
+def _expect_moved(case: Case, move: moves.Move) -> None:
+    moves.expect_moved(making.build(case), move)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)

@@ -63,7 +63,7 @@ def test_an_error_names_the_plainest_case():
 
 def test_nothing_asked_is_not_applicable():
     with pytest.raises(NotApplicableError):
-        expect_for_all([Case(dtypes="no such way")], lambda case: None)
+        expect_for_all([Case(dtype="no_such_type")], lambda case: None)
 
 
 def test_an_unknown_kind_is_an_error():

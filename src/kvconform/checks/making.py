@@ -302,7 +302,7 @@ def _all_layers_alike(part: Any) -> None:
 def _share_elements(part: Any) -> None:
     """The values are another view of the keys' elements."""
     held: list[torch.Tensor] = []
-    replace_tensors(part, lambda tensor, index: _remember(held, tensor) if index % 2 == 0 else held[-1].flip(0)[:])
+    replace_tensors(part, lambda tensor, index: _remember(held, tensor) if index % 2 == 0 else held[-1][:])
 
 
 def _remember(held: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
