@@ -330,14 +330,19 @@ TENSORS: dict[str, Callable[[Any], None]] = {
 # ------------------------------------------------------------------------------- what belongs to a user
 
 
-@functools.cache
+_OWN: dict[type, type] = {}
+
+
 def own_class(cls: type) -> type:
     """The user's subclass of a cache class; made once, so that a registration finds it when it is entered."""
-    name = f"Own{cls.__name__}"
-    made = type(name, (cls,), {"__module__": __name__, "__qualname__": name, "__doc__": "A user's cache class."})
-    # A class that pickles has to be found in its module.
-    globals()[name] = made
-    return made
+    if cls not in _OWN:
+        name = f"Own{cls.__name__}"
+        _OWN[cls] = type(
+            name, (cls,), {"__module__": __name__, "__qualname__": name, "__doc__": "A user's cache class."}
+        )
+        # A class that pickles has to be found in its module.
+        globals()[name] = _OWN[cls]
+    return _OWN[cls]
 
 
 def own_classes() -> list[type]:
