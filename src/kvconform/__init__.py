@@ -24,7 +24,13 @@ _WHERE = {
         "make_sliding_window_cache",
         "make_static_cache",
     ),
-    "errors": ("CacheStructureError", "KVConformError", "MissingTransformersError", "UnknownLayerError"),
+    "errors": (
+        "CacheStructureError",
+        "KVConformError",
+        "MissingTransformersError",
+        "UnknownLayerError",
+        "UnknownPatchError",
+    ),
     "flatten": (
         "flatten_cache",
         "flatten_dynamic_cache",
@@ -41,6 +47,7 @@ _WHERE = {
         "unflatten_static_cache",
     ),
     "layers": ("register_layer",),
+    "patches.context": ("exportable", "patch_functions"),
     "recipes": (
         "DynamicCacheModule",
         "StaticCacheModule",

@@ -1,6 +1,7 @@
 """``python -m kvconform``: the commands that run in an environment with torch and transformers.
 
-``check`` puts subjects to the conformance suite, ``doctor`` says what this environment can do.
+``check`` puts subjects to the conformance suite, ``doctor`` says what this environment can do, ``patches`` what it
+needs patched.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ USAGE = """usage: python -m kvconform COMMAND [OPTION]...
 commands:
   check    put registrations of cache classes to the conformance suite (python -m kvconform check --help)
   doctor   say what this environment can do (python -m kvconform doctor --help)
+  patches  list the patches of torch and transformers, and which of them are needed here (python -m kvconform patches)
 
   --version
 """
@@ -45,6 +47,10 @@ def _run(arguments: list[str]) -> int:
 
         print(f"kvconform {__version__}")
         return 0
+    if command == "patches":
+        from kvconform.patches.command import main as list_patches
+
+        return list_patches(rest)
     if command in {"-h", "--help"}:
         print(USAGE, end="")
         return 0

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["CacheStructureError", "KVConformError", "MissingTransformersError", "UnknownLayerError"]
+__all__ = [
+    "CacheStructureError",
+    "KVConformError",
+    "MissingTransformersError",
+    "UnknownLayerError",
+    "UnknownPatchError",
+]
 
 
 class KVConformError(Exception):
@@ -19,3 +25,7 @@ class CacheStructureError(KVConformError, ValueError):
 
 class MissingTransformersError(KVConformError, ImportError):
     """transformers is asked for and not installed."""
+
+
+class UnknownPatchError(KVConformError, LookupError):
+    """A patch is asked for by a name that no patch has."""

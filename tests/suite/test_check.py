@@ -199,7 +199,7 @@ def test_a_reader_that_leaves_hides_no_failure(tmp_path):
 def test_default_subjects_are_found_without_importing_torch():
     script = (
         "import sys; from kvconform_conformance.runner.subjects import default_names; names = default_names(); "
-        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules; print(*names)"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules; print(*names, sep='\\n')"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert answer.stdout.split() == ["kvconform", "native", "exporter"]
+    assert answer.stdout.splitlines() == ["kvconform", "native", "kvconform with patches", "exporter"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 import sysconfig
 from collections import Counter
@@ -50,7 +51,7 @@ class Outcome:
             "status": self.status,
             "seconds": round(self.seconds, 3),
             "message": clean(self.message),
-            "reproduce": f"python -m kvconform check --subject {self.subject}{option} -k '{self.id}'",
+            "reproduce": f"python -m kvconform check --subject {shlex.quote(self.subject)}{option} -k '{self.id}'",
         }
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from kvconform_conformance.runner.needs import Need
 
+WITH_PATCHES = "kvconform with patches"
+
 
 class SubjectReferenceError(Exception):
     """A subject that cannot be found (exit code 2)."""
@@ -31,6 +33,13 @@ def _kvconform() -> AbstractContextManager[Any]:
     from kvconform import register_flattening_functions
 
     context: AbstractContextManager[Any] = register_flattening_functions(patch_transformers=True)
+    return context
+
+
+def _kvconform_with_patches() -> AbstractContextManager[Any]:
+    from kvconform import exportable
+
+    context: AbstractContextManager[Any] = exportable()
     return context
 
 
@@ -70,6 +79,7 @@ def _has_exporter() -> bool:
 
 BUILT_IN = {
     "kvconform": Subject("kvconform", _kvconform),
+    WITH_PATCHES: Subject(WITH_PATCHES, _kvconform_with_patches),
     "native": Subject("native", _native),
     "exporter": Subject(
         "exporter", _exporter, (Need(_has_exporter, "this release has no transformers.exporters.exporter_dynamo"),)
@@ -85,7 +95,7 @@ def default_names() -> list[str]:
     spec = importlib.util.find_spec("transformers")
     places = (spec.submodule_search_locations if spec else None) or ()
     ships = any(Path(place, "exporters", "exporter_dynamo.py").exists() for place in places)
-    return ["kvconform", "native", *(["exporter"] if ships else [])]
+    return ["kvconform", "native", WITH_PATCHES, *(["exporter"] if ships else [])]
 
 
 def resolve(reference: str) -> Subject:
@@ -99,7 +109,7 @@ def resolve(reference: str) -> Subject:
     module, colon, attribute = reference.partition(":")
     if not (colon and module and attribute):
         raise SubjectReferenceError(
-            f"no subject {reference!r}: give kvconform, native, exporter, or module:attribute "
+            f"no subject {reference!r}: give one of {', '.join(map(repr, BUILT_IN))}, or module:attribute "
             "(for example: python -m kvconform check --subject my_package.export:register)"
         )
     return Subject(reference, _activation(_load(module, attribute, reference), reference))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +29,12 @@ class PatchSnapshot:
     """The functions and classes of some modules, and the attributes of those classes, by name."""
 
     entries: dict[str, Any]
+    again: Callable[[], PatchSnapshot]
 
     def changed(self) -> list[str]:
         """The names that are bound to something else, or to nothing, now."""
-        now = patch_snapshot().entries
-        return sorted(name for name, value in self.entries.items() if now.get(name) is not value)
+        now, nothing = self.again().entries, object()
+        return sorted(name for name, value in self.entries.items() if now.get(name, nothing) is not value)
 
 
 def patch_snapshot() -> PatchSnapshot:
@@ -49,4 +52,21 @@ def patch_snapshot() -> PatchSnapshot:
                 entries.update(
                     {f"{name}.{attribute}.{key}": member for key, member in vars(value).items() if callable(member)}
                 )
-    return PatchSnapshot(entries)
+    return PatchSnapshot(entries, patch_snapshot)
+
+
+def whole_snapshot() -> PatchSnapshot:
+    """Read every module of torch and transformers that is imported now: what it holds, its classes, and its dicts."""
+    entries: dict[str, Any] = {}
+    for name, module in sys.modules.copy().items():
+        if name.split(".")[0] not in {"torch", "transformers"}:
+            continue
+        for attribute, value in list(vars(module).items()):
+            place = f"{name}.{attribute}"
+            entries[place] = value
+            # Not isinstance, which asks the value: some warn when they are asked anything.
+            if issubclass(type(value), type) and value.__module__ == name:
+                entries.update({f"{place}.{key}": member for key, member in list(vars(value).items())})
+            if type(value) is dict and attribute != "__builtins__":
+                entries.update({f"{place}[{key!r}]": member for key, member in list(value.items())})
+    return PatchSnapshot(entries, whole_snapshot)

@@ -1,0 +1,42 @@
+"""The patches there are, and which of them this environment needs."""
+
+from __future__ import annotations
+
+import difflib
+
+from kvconform.errors import UnknownPatchError
+from kvconform.patches import vmap_masks
+from kvconform.patches.patch import Answer, Need, Patch
+
+__all__ = ["PATCHES", "answer", "find", "patches_needed"]
+
+PATCHES: tuple[Patch, ...] = (vmap_masks.PATCH,)
+"""Every patch, in the order in which they are entered."""
+
+_ANSWERS: dict[str, Answer] = {}
+
+
+def answer(patch: Patch) -> Answer:
+    """What the patch's probe says; asked once, outside the patches, since what it asks does not change."""
+    if patch.name not in _ANSWERS:
+        _ANSWERS[patch.name] = patch.probe()
+    return _ANSWERS[patch.name]
+
+
+def patches_needed() -> tuple[Patch, ...]:
+    """The patches that this environment needs."""
+    return tuple(patch for patch in PATCHES if answer(patch).need is Need.NEEDED)
+
+
+def find(name: str) -> Patch:
+    """The patch of this name.
+
+    Raises:
+        UnknownPatchError: there is none; the message names the nearest.
+    """
+    named = {patch.name: patch for patch in PATCHES}
+    if name not in named:
+        near = difflib.get_close_matches(name, named, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise UnknownPatchError(f"there is no patch {name!r}{meant} List them: python -m kvconform patches")
+    return named[name]

@@ -1,0 +1,20 @@
+"""Whether what runs now is being traced: by torch.export (strict or not), torch.compile or torch.jit.trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+__all__ = ["is_traced"]
+
+
+def is_traced(*tensors: Any) -> bool:
+    """Whether a tracer is at work, or one of these tensors is a tracer's (fake, functional, or a proxy)."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return True
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return any(
+        isinstance(tensor, (FakeTensor, torch.fx.Proxy)) or torch._is_functional_tensor(tensor) for tensor in tensors
+    )

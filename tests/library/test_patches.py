@@ -1,0 +1,160 @@
+"""Patches: entering and leaving, nested, after exceptions, in threads, by name and by need."""
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+import kvconform
+from kvconform.checks.patches import whole_snapshot
+from kvconform.errors import KVConformError, UnknownPatchError
+from kvconform.patches import PATCHES, Need, Patch, Replacement, answer, applied, patch_functions, patches_needed
+from kvconform.patches.command import main
+from kvconform.patches.patch import needed
+
+NEEDED = [patch.name for patch in patches_needed()]
+
+
+class Owner:
+    """Something to be replaced in."""
+
+    @staticmethod
+    def static():
+        return "before"
+
+
+def one_patch(name, *replacements):
+    return Patch(name, "Owner", "a test", "none", lambda: needed("always"), lambda: replacements)
+
+
+def replacing(name, owner=Owner, attribute="static", value=None):
+    return one_patch(name, Replacement(owner, attribute, lambda _: value or staticmethod(lambda: name)))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_in_force():
+    assert applied.in_force() == ()
+    yield
+    assert applied.in_force() == ()
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.name)
+def test_leaving_restores_everything(patch):
+    if answer(patch).need is Need.NOT_APPLICABLE:
+        assert answer(patch).reason
+        return
+    before = whole_snapshot()
+    with patch_functions(patch.name) as entered:
+        assert [one.name for one in entered] == [patch.name]
+        assert before.changed(), "the patch replaces nothing that this test can see"
+    assert before.changed() == []
+
+
+def test_leaving_restores_everything_after_an_exception_and_nested():
+    before = whole_snapshot()
+
+    def fails_inside():
+        with patch_functions():
+            with patch_functions():
+                assert list(applied.in_force()) == NEEDED
+            assert list(applied.in_force()) == NEEDED
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails_inside()
+    assert before.changed() == []
+
+
+def test_patches_are_entered_by_name_and_left_out_by_name():
+    applicable = [patch.name for patch in PATCHES if answer(patch).need is not Need.NOT_APPLICABLE]
+    for name in applicable:
+        with patch_functions(name):
+            assert applied.in_force() == (name,)
+    with kvconform.exportable(without=NEEDED) as entered:
+        assert entered == ()
+    with pytest.raises(UnknownPatchError, match="did you mean 'vmap-masks'"), patch_functions("vmap-mask"):
+        pass
+
+
+def test_no_two_patches_replace_the_same_thing():
+    with patch_functions(*(patch.name for patch in PATCHES)):
+        pass
+    one, other = replacing("one"), replacing("other")
+    applied.enter(one)
+    with pytest.raises(KVConformError, match="'one' and 'other' replace the same thing, static"):
+        applied.enter(other)
+    applied.leave(one)
+    assert Owner.static() == "before"
+
+
+def test_what_a_patch_replaced_before_it_failed_is_put_back():
+    def fails(_):
+        raise ZeroDivisionError
+
+    original = vars(Owner)["static"]
+    table = {"key": 1}
+    patch = one_patch(
+        "fails",
+        Replacement(Owner, "static", lambda _: staticmethod(lambda: "patched")),
+        Replacement(Owner, "added", lambda before: (before, "new")),
+        Replacement(table, "key", lambda before: before + 1),
+        Replacement(table, "other", lambda before: before),
+        Replacement(Owner, "more", fails),
+    )
+    with pytest.raises(ZeroDivisionError):
+        applied.enter(patch)
+    assert vars(Owner)["static"] is original
+    assert not hasattr(Owner, "added")
+    assert table == {"key": 1}
+
+
+def test_the_last_thread_that_leaves_takes_the_patch_back():
+    patch, inside, may_leave = replacing("threads"), threading.Event(), threading.Event()
+
+    def other():
+        applied.enter(patch)
+        inside.set()
+        may_leave.wait(10)
+        applied.leave(patch)
+
+    applied.enter(patch)
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert inside.wait(10)
+    applied.leave(patch)
+    assert Owner.static() == "threads"
+    may_leave.set()
+    thread.join()
+    assert Owner.static() == "before"
+
+
+def test_many_threads_leave_no_trace():
+    before = whole_snapshot()
+
+    def work():
+        for _ in range(20):
+            with patch_functions():
+                torch.ones(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert before.changed() == []
+
+
+def test_the_command_lists_every_patch_with_its_reason(capsys):
+    line = [sys.executable, "-m", "kvconform", "patches"]
+    told = subprocess.run(line, capture_output=True, text=True, timeout=300, check=True).stdout
+    main(["--json"])
+    listed = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in listed["patches"]] == [patch.name for patch in PATCHES]
+    for patch, one in zip(PATCHES, listed["patches"], strict=True):
+        assert one["need"] == answer(patch).need.value
+        assert one["reason"] == answer(patch).reason
+        assert patch.name in told
+        assert answer(patch).reason in told
