@@ -46,7 +46,7 @@ _WHERE = {
         "unflatten_encoder_decoder_cache",
         "unflatten_static_cache",
     ),
-    "layers": ("register_layer",),
+    "layers.layer_kinds": ("register_layer",),
     "patches.context": ("exportable", "patch_functions"),
     "recipes": (
         "DynamicCacheModule",

@@ -13,7 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from kvconform import layered, legacy, plans, probes
+from kvconform import lists, probes
+from kvconform.context import Lists, names_a_leaf
+from kvconform.layers import reading, writing
 from kvconform.pytree import Node, keyed
 
 __all__ = [
@@ -35,7 +37,6 @@ __all__ = [
 ]
 
 Flat = tuple[list[Any], list[str]]
-_LISTS = "#lists"
 KeyedFlat = tuple[list[tuple[Any, Any]], list[str]]
 
 
@@ -45,24 +46,24 @@ def flatten_cache(cache: Any) -> Flat:
     Returns:
         Children: keys and values in layer order, then what else the cache remembers as tensors, without a copy;
         the inner caches of an EncoderDecoderCache, which are nodes of their own. Context: JSON-able text, equal for
-        caches of equal structure whatever their lengths (the grammar stands in kvconform.layered).
+        caches of equal structure whatever their lengths (the grammar: `kvconform.context`).
 
     Raises:
         UnknownLayerError: the cache holds a layer or an attribute that nothing describes.
     """
     if not probes.has_layers():
-        return legacy.flatten(cache)
+        return lists.flatten(cache)
     if "key_cache" in vars(cache):
         # Caches of single models kept the lists when transformers' own went over to layers (Jamba, Zamba, 4.54 on).
-        children, context = legacy.flatten(cache)
-        return children, [*context, _LISTS]
-    return layered.flatten(cache)
+        children, context = lists.flatten(cache)
+        return children, [*context, Lists.text()]
+    return writing.flatten(cache)
 
 
 def flatten_with_keys_cache(cache: Any) -> KeyedFlat:
     """Like `flatten_cache`, each child with the key path entry that names it."""
     children, context = flatten_cache(cache)
-    return keyed((entry for entry in context if not entry.startswith("#")), children), context
+    return keyed((entry for entry in context if names_a_leaf(entry)), children), context
 
 
 def unflatten_cache(cls: type, children: Iterable[Any], context: list[str]) -> Any:
@@ -73,10 +74,10 @@ def unflatten_cache(cls: type, children: Iterable[Any], context: list[str]) -> A
         UnknownLayerError: the context names a layer class that this release lacks.
     """
     if not probes.has_layers():
-        return legacy.unflatten(cls, children, context)
-    if context and context[-1] == _LISTS:
-        return legacy.unflatten(cls, children, context[:-1])
-    return plans.unflatten(cls, children, context)
+        return lists.unflatten(cls, children, context)
+    if context and context[-1] == Lists.text():
+        return lists.unflatten(cls, children, context[:-1])
+    return reading.unflatten(cls, children, context)
 
 
 def cache_node(cls: type) -> Node:

@@ -1,8 +1,8 @@
 """Exact, reversible registration of pytree nodes in every table that torch keeps.
 
-torch knows a node class in up to seven places: ``torch.utils._pytree.SUPPORTED_NODES``, its two tables of
-serialized types, the two tables of ``torch.fx._pytree``, and, where optree is installed, a C++ registry with a
-queue of registrations to replay once ``torch.utils._cxx_pytree`` is imported. Its public functions can add to
+torch knows a node class in up to seven places: `torch.utils._pytree.SUPPORTED_NODES`, its two tables of
+serialized types, the two tables of `torch.fx._pytree`, and, where optree is installed, a C++ registry with a
+queue of registrations to replay once `torch.utils._cxx_pytree` is imported. Its public functions can add to
 them but not take away, and a class taken from the Python tables alone makes the next registration fail with
 "already registered in namespace 'torch'" (torch 2.6 to 2.15 with transformers 4.50 to 4.55). Everything here
 works on all of them at once.
@@ -33,11 +33,10 @@ class Node:
 
     Attributes:
         cls: the class.
-        flatten: ``flatten(obj) -> (children, context)``.
-        unflatten: ``unflatten(children, context) -> obj``.
-        flatten_with_keys: like flatten, with ``(key, child)`` pairs.
-        serialized_type_name: the name under which ``torch.export.save`` writes the class.
-        safe_globals: classes that the safe unpickler of ``torch.load`` must accept for example inputs of this class.
+        flatten: `flatten(obj) -> (children, context)`.
+        unflatten: `unflatten(children, context) -> obj`.
+        flatten_with_keys: like flatten, with `(key, child)` pairs.
+        serialized_type_name: the name under which `torch.export.save` writes the class.
     """
 
     cls: type
@@ -45,7 +44,6 @@ class Node:
     unflatten: Callable[[Iterable[Any], Any], Any]
     flatten_with_keys: Callable[[Any], tuple[list[tuple[Any, Any]], Any]]
     serialized_type_name: str
-    safe_globals: tuple[type, ...] = ()
 
     def flatten_for_fx(self, obj: Any, spec: Any) -> list[Any]:
         """Children of `obj` for the generated code of an exported module.

@@ -22,9 +22,9 @@ import torch
 from torch.utils import _pytree as py_pytree
 
 from kvconform import flatten, probes, pytree
-from kvconform.classes import learn_cache
 from kvconform.errors import CacheStructureError
-from kvconform.layers import learn_layers
+from kvconform.layers.cache_kinds import cache_model_of
+from kvconform.layers.layer_kinds import learn_layers
 from kvconform.pytree import Node, Registration
 
 __all__ = [
@@ -123,7 +123,7 @@ def _nodes(patch_transformers: bool) -> dict[type, Node]:
     for cls in probes.cache_classes():
         nodes[cls] = flatten.cache_node(cls)
         if probes.has_layers():
-            learn_cache(cls)
+            cache_model_of(cls)
     return nodes | _ADAPTED
 
 

@@ -12,13 +12,11 @@ from torch.fx import _pytree as fx_pytree
 
 from kvconform import (
     flatten,
-    layered,
-    layers,
-    legacy,
-    plans,
+    learned,
+    lists,
+    origins,
     probes,
     pytree,
-    quick,
     register,
     register_flattening_functions,
 )
@@ -26,8 +24,9 @@ from kvconform.checks import trees
 from kvconform.checks.caches import BY_NAME
 from kvconform.checks.errors import ExpectationError
 from kvconform.checks.registry import expect_registry_unchanged, registry_snapshot, restore_registry
+from kvconform.layers import fast, plans, reading, writing
 
-PATHS = [(layered, plans), (legacy, legacy)]
+PATHS = [(writing, reading), (lists, lists)]
 BUGS: dict[str, Bug] = {}
 
 
@@ -119,7 +118,7 @@ def counter_taken_from_the_shape(patch):
 
 @bug("expect_spec_constant_over_length", "sliding-past")
 def counter_frozen_in_the_context(patch):
-    for module in (layered, plans, quick):
+    for module in (origins, writing, plans, reading, fast):
         patch.setattr(module, "COUNTERS", frozenset())
 
 
@@ -278,15 +277,12 @@ def safe_globals_left_behind(patch):
 @bug("expect_round_trip", "sliding-past")
 def usual_layers_recognised_too_widely(patch):
     """The fast path takes a layer past its window for one below it."""
-    patch.setattr(quick, "_is_below_window", lambda *_: True)
+    patch.setattr(fast, "_is_below_window", lambda *_: True)
 
 
 @bug("expect_round_trip", "sliding-past")
 def counter_derived_from_any_shape(patch):
-    original = layered._follows
-    patch.setattr(
-        layered, "_follows", lambda name, *rest, **more: name in layers.COUNTERS or original(name, *rest, **more)
-    )
+    patch.setattr(origins, "_is_expected_count", lambda *_: True)
 
 
 # ---------------------------------------------------------------------------------------------- running them
@@ -299,9 +295,10 @@ def _fresh(monkeypatch):
     importlib.import_module("transformers.modeling_outputs")
     register._nodes(patch_transformers=True)
     before = registry_snapshot()
-    monkeypatch.setattr(plans, "_PLANS", {})
+    learned.reset()
     yield
     monkeypatch.undo()
+    learned.reset()
     restore_registry(before)
 
 

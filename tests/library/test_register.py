@@ -14,7 +14,6 @@ from torch.utils import _pytree as py_pytree
 import kvconform
 from kvconform import (
     CacheStructureError,
-    KVConformError,
     UnknownLayerError,
     make_flattening_function_for_dataclass,
     probes,
@@ -23,7 +22,6 @@ from kvconform import (
     register_cache_flattening,
     register_class_flattening,
     register_flattening_functions,
-    register_layer,
     unregister_cache_flattening,
     unregister_class_flattening,
 )
@@ -224,36 +222,6 @@ def test_an_unknown_layer_names_class_release_and_call():
     message = str(caught.value)
     for part in ("StrangeLayer", "transformers", torch.__version__, "kvconform.register_layer(StrangeLayer, code=...)"):
         assert part in message
-
-
-@layered_only
-def test_a_registered_layer_is_known(monkeypatch):
-    from kvconform import layers
-
-    monkeypatch.setattr(layers, "_OWN", {})
-    monkeypatch.setattr(layers, "_MODELS", dict(layers._MODELS))
-    monkeypatch.setattr(layers, "_BY_CODE", dict(layers._BY_CODE))
-
-    class OwnLayer(probes.cache_class("DynamicLayer")):
-        pass
-
-    register_layer(OwnLayer, "O")
-    cache = dynamic_cache()
-    cache.layers[1].__class__ = OwnLayer
-    with register_flattening_functions():
-        leaves, spec = py_pytree.tree_flatten(cache)
-        assert spec.context == ["key_D_0", "value_D_0", "key_O_1", "value_O_1"]
-        again = py_pytree.tree_unflatten(leaves, spec)
-    assert type(again.layers[1]) is OwnLayer
-    assert vars(again.layers[1]).keys() == vars(cache.layers[1]).keys()
-
-
-@pytest.mark.parametrize(
-    ("code", "message"), [("d", "capital letters"), ("D", "belongs to DynamicLayer"), ("D1", "capital")]
-)
-def test_codes_are_not_taken_twice(code, message):
-    with pytest.raises(KVConformError, match=message):
-        register_layer(OwnCache, code)
 
 
 def test_a_leaf_count_that_does_not_fit_is_refused():

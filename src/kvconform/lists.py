@@ -1,34 +1,36 @@
-"""Caches that are two lists of tensors: transformers up to 4.53.
+"""Caches that are two lists of tensors: transformers up to 4.53, and caches of single models after it (Jamba, Zamba).
 
-The context is the one of kvconform.layered, so that a program saved with one release loads with another:
+The context has the grammar of `kvconform.context`, as the one of a list of layers has, so that a program saved with one
+release loads with another. The layers' codes here:
 
-    key_D_0, value_D_0          DynamicCache and its subclasses
-    key_S16_0, value_S16_0      StaticCache of 16 tokens; X4 a sliding layer of 4 tokens; K8 a SinkCache of window 8
-    #D_0                        layer 0 was skipped: transformers up to 4.49 keeps an empty list for it
-    _seen_tokens                the counter, a leaf where the first layer's length does not tell it (quantized, sink)
-    #max_cache_len=16           attributes of the cache
-    #dtype                      an attribute that follows from the tensors (`_dtype` since 4.50)
-    #-buffers                   a static cache whose tensors are not buffers too (Cache was a Module until 4.49)
+| code | cache |
+|---|---|
+| `D` | DynamicCache and its subclasses |
+| `S16` | StaticCache of 16 tokens |
+| `X4` | a sliding layer of 4 tokens |
+| `K8` | SinkCache with a window of 8 tokens |
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from kvconform import context as grammar
 from kvconform import probes
-from kvconform.classes import is_compileable, tells_compileable
+from kvconform.attributes import attributes, in_order, same
+from kvconform.context import Absent, EmptyLayer, Fact, Follows, LayerLeaf, PastLayers, Present
 from kvconform.errors import CacheStructureError
-from kvconform.layers import COUNTERS, derived, length_of, reference_of
-from kvconform.state import LEAF, Reader, Writer, attributes, dumps, in_order, loads, same
+from kvconform.layers.cache_kinds import names_from_parts, values_from_parts
+from kvconform.origins import COUNTERS, derived, length_of, reference_of
+from kvconform.values import LEAF, Reader, Writer, dumps, loads
 
 __all__ = ["flatten", "unflatten"]
 
 _LISTS = ("key_cache", "value_cache")
-_ENTRY = re.compile(r"(?P<empty>#)?(?:(?P<kind>key|value)_)?(?P<code>[A-Z]+\d*)_(?P<index>\d+)")
-_FACT = re.compile(r"#(?P<name>-?[A-Za-z_]\w*)(?:=(?P<value>.*))?", re.DOTALL)
 _BUFFER = re.compile(r"(key|value)_cache_\d+")
 
 
@@ -54,16 +56,16 @@ def unflatten(cls: type, leaves: Any, context: list[str]) -> Any:
         CacheStructureError: the leaves or the context are not of one structure.
     """
     leaves = list(leaves)
-    count = sum(not entry.startswith("#") for entry in context)
-    if count != len(leaves):
+    plan = _plan_of(context)
+    if len(plan.leaves) != len(leaves):
         raise CacheStructureError(
-            f"{cls.__name__} of structure {context} has {count} leaves, got {len(leaves)}: "
+            f"{cls.__name__} of structure {context} has {len(plan.leaves)} leaves, got {len(leaves)}: "
             "unflatten with the leaves and the context of one flatten"
         )
     cache: Any = cls.__new__(cls)  # type: ignore[call-overload]
     if isinstance(cache, torch.nn.Module):
         torch.nn.Module.__init__(cache)
-    _Filler(cache, leaves).fill(context)
+    _Filler(cache, plan).fill(leaves)
     return cache
 
 
@@ -75,10 +77,10 @@ def _write_layers(writer: Writer, cache: Any, state: dict[str, Any]) -> list[str
     for index, key in enumerate(state.get("key_cache", ())):
         code = _code(cache, state, index)
         if isinstance(key, list):
-            facts.append(f"#{code}_{index}")
+            facts.append(EmptyLayer.text(code, index))
         else:
-            writer.leaf(f"key_{code}_{index}", key)
-            writer.leaf(f"value_{code}_{index}", state["value_cache"][index])
+            writer.leaf(LayerLeaf.text("key", code, index), key)
+            writer.leaf(LayerLeaf.text("value", code, index), state["value_cache"][index])
     return facts
 
 
@@ -102,26 +104,32 @@ def _code(cache: Any, state: dict[str, Any], index: int) -> str:
 
 def _write_attributes(writer: Writer, cache: Any, state: dict[str, Any]) -> list[str]:
     usual = _has_lists(state)
-    facts = [] if ("key_cache" in state) is usual else ["#-key_cache" if usual else "#key_cache"]
+    facts = [] if ("key_cache" in state) is usual else [_whether("key_cache", present=not usual)]
     reference = reference_of(state)
     linked = _linked_buffers(state)
     if bool(linked) is not _links_buffers(cache, state):
-        facts.append("#buffers" if linked else "#-buffers")
+        facts.append(_whether("buffers", present=bool(linked)))
+    # Asked only where it matters: the first answer of a class tries it, which must not happen inside a trace.
+    parts = values_from_parts(type(cache), state) if "is_compileable" in state else {}
     for name, value in state.items():
         if name in _LISTS or name in linked:
             continue
-        if name == "is_compileable" and tells_compileable(type(cache)) and same(is_compileable(state), value):
+        if name in parts and same(parts[name], value):
             continue
         if _follows(name, value, state, reference):
-            facts += [] if name == "_seen_tokens" else [f"#{name.removeprefix('_')}"]
+            facts += [] if name == "_seen_tokens" else [Follows.text(None, name.removeprefix("_"))]
         elif name == "_seen_tokens" and _counts_by_shape(state):
-            facts.append("#_seen_tokens=0")
+            facts.append(Fact.text(None, name, "0"))
         elif name in COUNTERS:
             facts += _write_counter(writer, name, value, state)
         else:
             written = writer.write(name, value)
-            facts += [] if written is LEAF else [f"#{name}={dumps(written)}"]
+            facts += [] if written is LEAF else [Fact.text(None, name, dumps(written))]
     return facts
+
+
+def _whether(name: str, *, present: bool) -> str:
+    return Present.text(name) if present else Absent.text(None, name)
 
 
 def _follows(name: str, value: Any, state: dict[str, Any], reference: Any) -> bool:
@@ -134,11 +142,12 @@ def _follows(name: str, value: Any, state: dict[str, Any], reference: Any) -> bo
         )
     if reference is None:
         return False
-    implied = derived(name, {**state, "keys": reference, "values": reference}, reference)
-    if implied is None:
-        # No tensor to follow from: tree_map puts anything in its place. Of a tensor, it is somebody's own attribute.
+    expected = derived(name, {**state, "keys": reference, "values": reference}, reference)
+    if expected is None:
+        # Where tree_map has put something else in place of the tensors, nothing contradicts the value. Where there are
+        # tensors, they lack what the name stands for, and the attribute is a user's own.
         return not isinstance(reference, torch.Tensor)
-    return implied is not NotImplemented and same(implied, value)
+    return expected is not NotImplemented and same(expected, value)
 
 
 def _write_counter(writer: Writer, name: str, value: Any, state: dict[str, Any]) -> list[str]:
@@ -150,7 +159,7 @@ def _write_counter(writer: Writer, name: str, value: Any, state: dict[str, Any])
     # A new cache has its counters before its tensors.
     lengths = [length_of(keys) for keys in state["key_cache"]]
     past = [i for i, (item, length) in enumerate(zip(value, lengths, strict=False)) if length and item >= length]
-    return [f"#{name}={dumps(written)}", *([f"#past={dumps(past)}"] if past else [])]
+    return [Fact.text(None, name, dumps(written)), *([PastLayers.text(past)] if past else [])]
 
 
 def _counts_by_shape(state: dict[str, Any]) -> bool:
@@ -183,66 +192,109 @@ def _linked_buffers(state: dict[str, Any]) -> set[str]:
 # ---------------------------------------------------------------------------------------------- reading
 
 
+@dataclass
+class _Plan:
+    """What a context says, as plain data, which a trace can read.
+
+    Attributes:
+        leaves: where each leaf goes: a list and the layer in it, or an attribute of the cache (with a path inside it).
+        empty: layers without tensors.
+        facts: attributes and their JSON.
+        derived: attributes that follow from the tensors.
+        present: whether the cache has its lists (`key_cache`) and `buffers`, where that is unusual.
+    """
+
+    leaves: list[tuple[str, int | None]] = field(default_factory=list)
+    empty: list[int] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    derived: list[str] = field(default_factory=list)
+    present: dict[str, bool] = field(default_factory=dict)
+
+
+_PLANS: dict[str, _Plan] = {}
+
+
+def _plan_of(context: list[str]) -> _Plan:
+    # Read once, outside of any trace: torch.export has unflattened its inputs once before it traces.
+    key = "\n".join(context)
+    plan = _PLANS.get(key)
+    if plan is None:
+        plan = _Plan()
+        for text in context:
+            _take(grammar.parse(text), plan)
+        _PLANS[key] = plan
+    return plan
+
+
+def _take(entry: grammar.Entry, plan: _Plan) -> None:
+    """Note in the plan what one entry says."""
+    match entry:
+        case LayerLeaf(name="key" | "value"):
+            plan.leaves.append((f"{entry.name}_cache", entry.index))
+        case grammar.CacheLeaf() | LayerLeaf():
+            plan.leaves.append((entry.write(), None))
+        case EmptyLayer():
+            plan.empty.append(entry.index)
+        case Fact(None, name, value):
+            plan.facts.append((name, value))
+        case Follows(None, name):
+            plan.derived.append(name)
+        case Present(name) | Absent(None, name):
+            plan.present[name] = isinstance(entry, Present)
+        case PastLayers():
+            # It keeps two structures apart and says nothing that the counters, which are leaves, do not say.
+            pass
+        case _:
+            raise CacheStructureError(
+                f"{entry.write()!r} is no entry of a cache's context: pass the context of a flatten"
+            )
+
+
 class _Filler:
-    """Fills one new cache from a context and its leaves."""
+    """Fills one new cache from a plan and its leaves."""
 
-    def __init__(self, cache: Any, leaves: list[Any]) -> None:
+    def __init__(self, cache: Any, plan: _Plan) -> None:
         self.cache = cache
-        self.leaves = iter(leaves)
+        self.plan = plan
         self.state: dict[str, Any] = {}
-        self.pairs: dict[str, dict[int, Any]] = {name: {} for name in _LISTS}
-        self.nested: list[Any] = []
-        self.facts: list[tuple[str, str | None]] = []
 
-    def fill(self, context: list[str]) -> None:
-        for entry in context:
-            self._take(entry)
-        self._fill_lists()
-        reader = Reader(self.cache, self.nested)
-        implied = [self._named_here(name) for name, value in self.facts if value is None]
-        self.state.update({name: reader.read(loads(value)) for name, value in self.facts if value is not None})
-        self.state.pop("past", None)
-        self._fill_implied(implied)
-        self._fill_buffers(implied)
-        if "is_compileable" not in self.state and tells_compileable(type(self.cache)):
-            self.state["is_compileable"] = is_compileable(self.state)
+    def fill(self, leaves: list[Any]) -> None:
+        nested = self._fill_leaves(leaves)
+        reader = Reader(self.cache, nested)
+        self.state.update({name: reader.read(loads(value)) for name, value in self.plan.facts})
+        self._fill_derived()
+        self._fill_buffers()
+        if any(name not in self.state for name in names_from_parts(type(self.cache))):
+            self.state = {**values_from_parts(type(self.cache), self.state), **self.state}
         self._fill_modules()
         for name, value in self.state.items():
             # One by one: the trace of torch 2.10 and 2.11 knows no other way.
             self.cache.__dict__[name] = value
 
-    def _take(self, entry: str) -> None:
-        match = _ENTRY.fullmatch(entry)
-        if match is not None and (match["empty"] is None) == (match["kind"] is not None):
-            index = int(match["index"])
-            if match["empty"]:
-                self.pairs["key_cache"][index] = []
-                self.pairs["value_cache"][index] = []
+    def _fill_leaves(self, leaves: list[Any]) -> list[Any]:
+        """Put each leaf where it belongs; returns those that facts refer to."""
+        pairs: dict[str, dict[int, Any]] = {name: {index: [] for index in self.plan.empty} for name in _LISTS}
+        nested = []
+        for (name, index), leaf in zip(self.plan.leaves, leaves, strict=True):
+            if index is not None:
+                pairs[name][index] = leaf
+            elif "." in name:
+                nested.append(leaf)
             else:
-                self.pairs[f"{match['kind']}_cache"][index] = next(self.leaves)
-        elif not entry.startswith("#"):
-            if "." in entry:
-                self.nested.append(next(self.leaves))
-            else:
-                self.state[entry] = next(self.leaves)
-        elif (fact := _FACT.fullmatch(entry)) is not None:
-            self.facts.append((fact["name"], fact["value"]))
-        else:
-            raise CacheStructureError(f"{entry!r} is no entry of a cache's context: pass the context of a flatten")
-
-    def _fill_lists(self) -> None:
-        for name, found in self.pairs.items():
+                self.state[name] = leaf
+        for name, found in pairs.items():
             if sorted(found) != list(range(len(found))):
                 raise CacheStructureError(f"a context skips a layer of {name}: pass the context of a flatten")
             self.state[name] = [found[i] for i in range(len(found))]
+        return nested
 
-    def _fill_implied(self, names: list[str]) -> None:
+    def _fill_derived(self) -> None:
         reference = reference_of(self.state)
-        for name in names:
+        for name in [self._named_here(name) for name in self.plan.derived]:
             value = derived(name, {**self.state, "keys": reference, "values": reference}, reference)
             if value is not NotImplemented:
                 self.state[name] = value
-        if ("-key_cache" in names) or not (_has_lists(self.state) or "key_cache" in names):
+        if not self.plan.present.get("key_cache", _has_lists(self.state)):
             for name in _LISTS:
                 del self.state[name]
         elif "_seen_tokens" not in self.state and _counts_seen_tokens(type(self.cache)):
@@ -254,10 +306,10 @@ class _Filler:
         """`_dtype` for `dtype` where this release calls it so."""
         return f"_{name}" if name == "dtype" and "_dtype" in probes.names_in_code(type(self.cache)) else name
 
-    def _fill_buffers(self, names: list[str]) -> None:
+    def _fill_buffers(self) -> None:
         if not isinstance(self.cache, torch.nn.Module):
             return
-        linked = "buffers" in names or ("-buffers" not in names and _links_buffers(self.cache, self.state))
+        linked = self.plan.present.get("buffers", _links_buffers(self.cache, self.state))
         for name in [name for name in self.state if _BUFFER.fullmatch(name)]:
             self.cache._buffers[name] = self.state.pop(name)
         if linked:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import string
 
 import pytest
 import torch
@@ -219,14 +218,3 @@ def test_a_layer_whose_dtype_is_not_its_tensors_says_so():
     leaves, spec = py_pytree.tree_flatten(cache)
     again = py_pytree.tree_unflatten(leaves, spec)
     assert again.layers[0].dtype is torch.float16
-
-
-def test_codes_are_capital_letters_and_unique():
-    from kvconform import layers
-
-    layers.learn_layers()
-    codes = [row.code for row in layers._KNOWN.values()]
-    assert len(codes) == len(set(codes))
-    assert all(set(code) <= set(string.ascii_uppercase) for code in codes)
-    for name, row in layers._KNOWN.items():
-        assert f"| {row.code} |" in layers.__doc__, name

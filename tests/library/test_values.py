@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvconform import probes, state
+from kvconform import probes, values
+from kvconform.attributes import in_order
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -19,7 +20,7 @@ JSON = st.recursive(
 @given(value=JSON)
 def test_a_trace_reads_what_the_parser_reads(value):
     with mock.patch.object(torch.compiler, "is_dynamo_compiling", return_value=True):
-        found = state.loads(state.dumps(value))
+        found = values.loads(values.dumps(value))
     assert (found, repr(found)) == (value, repr(value))
 
 
@@ -39,4 +40,4 @@ def test_attributes_come_in_one_order_whether_listed_or_looked_up(monkeypatch, t
     monkeypatch.setattr(torch.compiler, "is_dynamo_compiling", lambda: traced)
     monkeypatch.setattr(probes, "dynamo_lists_attributes", lambda: False)
     expected = [("self_attention_cache", 2), ("alpha", 3), ("zeta", 1)]
-    assert state.in_order(vars(held), Held) == expected
+    assert in_order(vars(held), Held) == expected

@@ -1,7 +1,7 @@
 """The common case, fast: growing layers below their windows whose keys and values tell all there is to tell.
 
 A decoding loop flattens and rebuilds its cache at each step. What is here takes the same decisions as
-kvconform.layered, for one layer class at a time instead of one attribute at a time; whatever it cannot decide at a
+`writing` and `plans`, for one layer class at a time instead of one attribute at a time; whatever it cannot decide at a
 glance it leaves to the careful path. It never runs under dynamo, which would trace each of its shortcuts.
 """
 
@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kvconform.layers import COUNTERS, LayerModel, derived, length_of, model_of
+from kvconform.context import LayerLeaf
+from kvconform.layers.layer_kinds import model_of
+from kvconform.learned import PATTERNS, LayerModel
+from kvconform.origins import COUNTERS, TENSORS_OF_A_LAYER, derived, length_of
 
 __all__ = ["Recipe", "flatten_layers", "recipe_of", "unflatten_layers"]
 
 _CODES = ("D", "W")
 _TYPED = frozenset({"dtype", "device"})
-_TENSORS = ("keys", "values")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,6 @@ class _Pattern:
     window: str | None
 
 
-_PATTERNS: dict[type, _Pattern | None] = {}
 _CONTEXTS: dict[tuple[str, ...], tuple[str, ...]] = {}
 
 
@@ -59,7 +60,7 @@ def flatten_layers(layers: Iterable[Any]) -> tuple[list[Any], list[str]] | None:
     for layer in layers:
         if type(layer) is not last:
             last = type(layer)
-            pattern = _PATTERNS[last] if last in _PATTERNS else _learn(last)
+            pattern = PATTERNS[last] if last in PATTERNS else _learn(last)
             if pattern is None:
                 return None
             size, typed, constants, config = pattern.size, pattern.typed, pattern.constants, pattern.config
@@ -101,7 +102,7 @@ def _is_below_window(state: dict[str, Any], pattern: _Pattern, keys: torch.Tenso
 def _context(codes: tuple[str, ...]) -> tuple[str, ...]:
     found = _CONTEXTS.get(codes)
     if found is None:
-        found = tuple(f"{kind}_{code}_{i}" for i, code in enumerate(codes) for kind in ("key", "value"))
+        found = tuple(LayerLeaf.text(kind, code, i) for i, code in enumerate(codes) for kind in ("key", "value"))
         _CONTEXTS[codes] = found
     return found
 
@@ -109,14 +110,14 @@ def _context(codes: tuple[str, ...]) -> tuple[str, ...]:
 def _learn(cls: type) -> _Pattern | None:
     model = model_of(cls)
     pattern = _pattern(model) if model.code in _CODES and model.ready else None
-    _PATTERNS[cls] = pattern
+    PATTERNS[cls] = pattern
     return pattern
 
 
 def _pattern(model: LayerModel) -> _Pattern | None:
-    told = {*_TENSORS, *_TYPED, *COUNTERS, model.config, *(name for name, _ in model.constants)}
+    explained = {*TENSORS_OF_A_LAYER, *_TYPED, *COUNTERS, model.config, *(name for name, _ in model.constants)}
     counters = [name for name in model.ready if name in COUNTERS]
-    rest = [name for name in model.ready if name not in told]
+    rest = [name for name in model.ready if name not in explained]
     if (
         model.ready.keys() & _TYPED not in (set(), _TYPED)
         or len(counters) > 1
@@ -158,7 +159,7 @@ def recipe_of(cls: type, constants: dict[str, Any], implied: Iterable[str]) -> R
     """A recipe for layers of class `cls` with these attributes, and these that follow from the tensors."""
     names = tuple(implied)
     typed = _TYPED.issubset(names)
-    template = {**dict.fromkeys(_TENSORS), **constants, **dict.fromkeys(names)}
+    template = {**dict.fromkeys(TENSORS_OF_A_LAYER), **constants, **dict.fromkeys(names)}
     return Recipe(cls, template, typed, tuple(name for name in names if not (typed and name in _TYPED)))
 
 

@@ -31,12 +31,11 @@ from kvconform import probes
 from kvconform.errors import CacheStructureError, UnknownLayerError
 from kvconform.pytree import TENSOR_LIKE
 
-__all__ = ["Reader", "Writer", "dumps", "loads"]
+__all__ = ["LEAF", "Reader", "Writer", "dumps", "loads"]
 
 LEAF = {"@": 0}
 _MAPPINGS: dict[type, str] = {dict: "dict", OrderedDict: "ordereddict"}
 _CONTAINERS: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
-_MODULE_INTERNALS = frozenset(vars(torch.nn.Module()))
 
 
 @dataclass
@@ -183,48 +182,6 @@ class Reader:
         made = cls.__new__(cls)
         made.__dict__.update({name: self.read(value) for name, value in state.items()})
         return made
-
-
-def attributes(obj: Any) -> dict[str, Any]:
-    """What an instance remembers, without the machinery of torch.nn.Module (Cache was a Module until 4.49)."""
-    state: dict[str, Any] = vars(obj)
-    if not isinstance(obj, torch.nn.Module):
-        return state
-    own = {k: v for k, v in state.items() if k not in _MODULE_INTERNALS}
-    return {**own, **obj._buffers, **obj._modules}
-
-
-def in_order(state: dict[str, Any], cls: type) -> list[tuple[str, Any]]:
-    """Attributes in an order that does not depend on when each was set: the decoder's own cache, then by name.
-
-    Args:
-        state: the attributes of an object.
-        cls: its class, whose code is asked for names where a trace can look names up and cannot list them. What
-            somebody else has set is not seen there.
-    """
-    if torch.compiler.is_dynamo_compiling() and not probes.dynamo_lists_attributes():
-        names = sorted([name for name in probes.names_in_code(cls) if name in state], key=_place)
-        return [(name, state[name]) for name in names]
-    return sorted(state.items(), key=lambda item: _place(item[0]))
-
-
-def _place(name: str) -> tuple[bool, str]:
-    return (name != "self_attention_cache", name)
-
-
-def same(left: Any, right: Any) -> bool:
-    """Equality that tells 1 from True, looks into containers, and never guards on a symbol or a tensor."""
-    if left is right:
-        return True
-    if isinstance(left, torch.Tensor) or isinstance(right, torch.Tensor):
-        return False
-    if type(left) is type(right) and isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(same(a, b) for a, b in zip(left, right, strict=True))
-    if type(left) is type(right) and isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(value, right[name]) for name, value in left.items())
-    if isinstance(left, torch.SymInt) or isinstance(right, torch.SymInt):
-        return probes.statically_equal(left, right)
-    return type(left) is type(right) and bool(left == right)
 
 
 def dumps(written: Any) -> str:

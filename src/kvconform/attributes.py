@@ -1,0 +1,55 @@
+"""The attributes of an object: all of them, in one order, and when two values are the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from kvconform import probes
+
+__all__ = ["attributes", "in_order", "same"]
+
+_MODULE_INTERNALS = frozenset(vars(torch.nn.Module()))
+
+
+def attributes(obj: Any) -> dict[str, Any]:
+    """What an instance remembers, without the machinery of torch.nn.Module (Cache was a Module until 4.49)."""
+    state: dict[str, Any] = vars(obj)
+    if not isinstance(obj, torch.nn.Module):
+        return state
+    own = {k: v for k, v in state.items() if k not in _MODULE_INTERNALS}
+    return {**own, **obj._buffers, **obj._modules}
+
+
+def in_order(state: dict[str, Any], cls: type) -> list[tuple[str, Any]]:
+    """Attributes in an order that does not depend on when each was set: the decoder's own cache, then by name.
+
+    Args:
+        state: the attributes of an object.
+        cls: its class, whose code is asked for names where a trace can look names up and cannot list them. What
+            somebody else has set is not seen there.
+    """
+    if torch.compiler.is_dynamo_compiling() and not probes.dynamo_lists_attributes():
+        names = sorted([name for name in probes.names_in_code(cls) if name in state], key=_place)
+        return [(name, state[name]) for name in names]
+    return sorted(state.items(), key=lambda item: _place(item[0]))
+
+
+def _place(name: str) -> tuple[bool, str]:
+    return (name != "self_attention_cache", name)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equality that tells 1 from True, looks into containers, and never guards on a symbol or a tensor."""
+    if left is right:
+        return True
+    if isinstance(left, torch.Tensor) or isinstance(right, torch.Tensor):
+        return False
+    if type(left) is type(right) and isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(same(a, b) for a, b in zip(left, right, strict=True))
+    if type(left) is type(right) and isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(value, right[name]) for name, value in left.items())
+    if isinstance(left, torch.SymInt) or isinstance(right, torch.SymInt):
+        return probes.statically_equal(left, right)
+    return type(left) is type(right) and bool(left == right)
