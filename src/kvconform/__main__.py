@@ -1,6 +1,6 @@
-"""``python -m kvconform``: the commands that run in an environment with torch and transformers.
+"""`python -m kvconform`: the commands that run in an environment with torch and transformers.
 
-``check`` puts subjects to the conformance suite, ``doctor`` says what this environment can do, ``patches`` what it
+`check` puts subjects to the conformance suite, `doctor` says what this environment can do, `patches` what it
 needs patched.
 """
 
@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except BrokenPipeError:
-        # The reader has seen enough (`| head`); Python would complain once more while it flushes. Nobody knows how
-        # this would have ended, so that it did not end well.
+        # The reader has closed the pipe (`| head`), and Python would complain once more when it flushes at exit. The
+        # result of the command is not known then: it counts as interrupted.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 130
 

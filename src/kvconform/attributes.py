@@ -27,8 +27,8 @@ def in_order(state: dict[str, Any], cls: type) -> list[tuple[str, Any]]:
 
     Args:
         state: the attributes of an object.
-        cls: its class, whose code is asked for names where a trace can look names up and cannot list them. What
-            somebody else has set is not seen there.
+        cls: its class. Where a trace can look attributes up and cannot list them (torch 2.10 and 2.11), the names are
+            taken from the code of the class, so that attributes which a user has added are not seen there.
     """
     if torch.compiler.is_dynamo_compiling() and not probes.dynamo_lists_attributes():
         names = sorted([name for name in probes.names_in_code(cls) if name in state], key=_place)

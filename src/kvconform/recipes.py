@@ -148,7 +148,7 @@ def convert_and_export_with_cache(
         # Beyond a window transformers' own recipe is documented not to work; ours masks instead.
         try:
             return _transformers_recipe(model, ids, positions, dynamic_shapes, strict)
-        except Exception as error:  # noqa: BLE001 (whatever it raises, the other way is tried and both are told)
+        except Exception as error:  # noqa: BLE001 (whatever it raises, the other way is tried and the message names both)
             reasons.append(f"transformers' recipe: {type(error).__name__}: {_first_line(error)}")
             _LOG.info("transformers' own recipe does not work here, using kvconform's: %s", reasons[-1])
     module = StaticCacheModule(model, batch_size=_setting(model, "batch_size") or ids.shape[0])
@@ -197,15 +197,16 @@ def export_with_dynamic_cache(
 def _export(
     module: torch.nn.Module, arguments: dict[str, Any], dynamic_shapes: Any, strict: bool | None, reasons: list[str]
 ) -> torch.export.ExportedProgram:
-    """Export, or tell why it cannot be done.
+    """Export, or say why it cannot be done.
 
-    Without a wish both ways are tried: torch 2.5 refuses slices of layers when not strict, others more when strict.
+    Where `strict` is None both ways are tried: torch 2.5 refuses slices of layers when not strict, and other releases
+    refuse more when strict.
     """
     for way in (False, True) if strict is None else (strict,):
         try:
             with torch.no_grad():
                 return torch.export.export(module, (), arguments, dynamic_shapes=dynamic_shapes, strict=way)
-        except Exception as error:  # noqa: BLE001 (told below, with the others)
+        except Exception as error:  # noqa: BLE001 (the message below names it, with the others)
             reasons.append(f"strict={way}: {type(error).__name__}: {_first_line(error)}")
     raise CacheStructureError(
         f"{type(module).__name__} does not export here ({probes.release()}): " + "; ".join(reasons) + ". See "

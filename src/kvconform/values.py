@@ -1,8 +1,7 @@
-"""Any attribute of a cache, as JSON and leaves, and back.
+"""Any value of an attribute, as JSON and leaves, and back.
 
-A cache is more than its keys and values: windows, counters, flags, device maps, nested states. What the adapters
-do not know by name is written by this codec: tensors and symbols become leaves in order of appearance, the rest
-becomes JSON. What neither can express is refused by name, never dropped.
+A cache is more than its keys and values: windows, counters, flags, device maps, nested states. Tensors and symbols
+become leaves in order of appearance, the rest becomes JSON. What neither can express is refused by name, never dropped.
 
 The JSON forms beside JSON's own:
 
@@ -12,7 +11,7 @@ The JSON forms beside JSON's own:
     {"object": "module:Name", "state": {...}}   an object that its attributes describe
     {"owner": 0}                   the cache itself (cache processors of 4.54 and 4.55 point back to it)
     {"stream": 0}                  a stream for prefetching, made anew
-    {"known": "batch_size"}        what the reader knows by that name (from the tensors of a layer)
+    {"known": "batch_size"}        a value that follows from the tensors of a layer, by its name
 """
 
 from __future__ import annotations
@@ -204,7 +203,7 @@ def loads(text: str) -> Any:
         return {_key(text, index) + "": loads(_item(text, index)) for index in range(_count(text))}
     if text[0] == "[":
         return [loads(_item(text, index)) for index in range(_count(text))]
-    # Numbers are read by the trace itself: what a constant function gives keeps a source that cannot be asked its type.
+    # Numbers are parsed by the trace itself: dynamo cannot ask the type of what a constant function returned.
     if text[0] == '"':
         return _string(text) + ""
     if text in {"null", "true", "false"}:

@@ -99,7 +99,7 @@ def update(cache: Any, key: torch.Tensor, value: torch.Tensor, layer: int, start
     positions = torch.arange(start, start + key.shape[-2], device=key.device)
     extra: dict[str, Any] = {"cache_position": positions}
     if "key_cache" in vars(cache) and hasattr(cache, "is_sliding") and not isinstance(cache.is_sliding, bool):
-        # HybridCache up to 4.53 has to be told at each update whether its layer slides.
+        # HybridCache up to 4.53 needs to know at each update whether its layer slides.
         extra["sliding_window"] = int(cache.key_cache[layer].shape[-2]) if bool(cache.is_sliding[layer]) else None
     if "cache_kwargs" in inspect.signature(type(cache).update).parameters:
         result: tuple[Any, Any] = cache.update(key, value, layer, extra)

@@ -97,7 +97,7 @@ class Cache(ABC):
 
     @abstractmethod
     def check_remove(self, sequence: int, begin: int, end: int = END) -> None:
-        """Raise what :meth:`remove` would raise, and change nothing."""
+        """Raise what `remove` would raise, and change nothing."""
 
     @abstractmethod
     def remove(self, sequence: int, begin: int, end: int = END) -> None:

@@ -27,7 +27,7 @@ class Causal(Cache):
 
     Args:
         shift: re-embeds keys of tokens that change their position; without it `remove` refuses to move any.
-        rule: what a query sees; use :meth:`causal`, :meth:`sliding_window` or :meth:`chunked`.
+        rule: what a query sees; use `causal`, `sliding_window` or `chunked`.
     """
 
     def __init__(self, shift: Shift | None = None, rule: Visibility | None = None) -> None:
@@ -46,7 +46,7 @@ class Causal(Cache):
 
     @classmethod
     def sliding_window(cls, window: int, shift: Shift | None = None) -> Causal:
-        """A query at position p sees p - window to p: window + 1 positions. See :func:`window_from_visible`."""
+        """A query at position p sees p - window to p: window + 1 positions. See `window_from_visible`."""
         return cls(shift, Visibility(window=window))
 
     @classmethod
@@ -62,7 +62,7 @@ class Causal(Cache):
         max_batch: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Set up an empty cache. See :meth:`Cache.init`.
+        """Set up an empty cache. See `Cache.init`.
 
         There are max_sequences * capacity cells. A sliding window shorter than capacity needs, and gets, no more than
         max_sequences * window + max_batch.
@@ -71,7 +71,7 @@ class Causal(Cache):
         self._reset(dtype, torch.device(device))
 
     def set_config(self, config: CacheConfig) -> None:
-        """Choose padding and layout. See :meth:`Cache.set_config`."""
+        """Choose padding and layout. See `Cache.set_config`."""
         if self.limits is not None and (self._storage.layers or self._cells.live()):
             raise NotSupported("the cache holds data in the old layout: call set_config before the first start_forward")
         self.config = config
@@ -81,7 +81,7 @@ class Causal(Cache):
     def start_forward(
         self, positions: Sequence[int], sequences: Sequence[int], reserve: bool = False, *, inputs: Sequence[int] = ()
     ) -> None:
-        """Begin a forward pass. See :meth:`Cache.start_forward`; `inputs` means nothing here."""
+        """Begin a forward pass. See `Cache.start_forward`; `inputs` means nothing here."""
         del inputs
         batch = Batch.of(positions, sequences, self._ready())
         self._bookkeeping_on_cpu()
@@ -98,7 +98,7 @@ class Causal(Cache):
         self._forward = Forward.of(batch, self._undo.start, span, mask.to(self._storage.device), reserve=False)
 
     def cancel_forward(self) -> None:
-        """Undo `start_forward` before the first `put`. See :meth:`Cache.cancel_forward`."""
+        """Undo `start_forward` before the first `put`. See `Cache.cancel_forward`."""
         if self._undo is not None:
             self._cells.undo(self._undo)
         self._end_forward()
@@ -164,7 +164,7 @@ class Causal(Cache):
         forward.mask = mask.to(self._storage.device)
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
-        """Make `target` hold positions [0, length) of `source`, and nothing else. See :meth:`Cache.copy_prefix`.
+        """Make `target` hold positions [0, length) of `source`, and nothing else. See `Cache.copy_prefix`.
 
         The two share cells: no data is copied. A sliding window copies what of the prefix it still holds.
         """
@@ -181,7 +181,7 @@ class Causal(Cache):
         self._cells.share(target, self._cells.held(source)[self._cells.positions_of(source) < length])
 
     def can_resume(self, sequence: int, position: int) -> bool:
-        """Whether the next token of `sequence` can be at `position`. See :meth:`Cache.can_resume`."""
+        """Whether the next token of `sequence` can be at `position`. See `Cache.can_resume`."""
         self._ready().check_sequence(sequence)
         self._bookkeeping_on_cpu()
         first = self.rule.first(position)
@@ -190,7 +190,7 @@ class Causal(Cache):
         return len(torch.unique(needed)) == position - first
 
     def check_remove(self, sequence: int, begin: int, end: int = END) -> None:
-        """Raise what `remove` would raise. See :meth:`Cache.remove`."""
+        """Raise what `remove` would raise. See `Cache.remove`."""
         self._ready().check_sequence(sequence)
         if not 0 <= begin <= end:
             raise ValueError(f"positions [{begin}, {end}) are no range: expected 0 <= begin <= end")
@@ -210,7 +210,7 @@ class Causal(Cache):
             )
 
     def remove(self, sequence: int, begin: int, end: int = END) -> None:
-        """Take positions [begin, end) out; later ones move down. See :meth:`Cache.remove`.
+        """Take positions [begin, end) out; later ones move down. See `Cache.remove`.
 
         A removal from the middle of a sliding window can leave a window that is not complete: ask `can_resume`.
         """
@@ -228,7 +228,7 @@ class Causal(Cache):
         self._cells.shift(sequence, later, moved)
 
     def close(self) -> None:
-        """Free everything. See :meth:`Cache.close`."""
+        """Free everything. See `Cache.close`."""
         self.limits, self._undo, self._forward = None, None, Forward.none()
         for name in ("_cells", "_storage", "_masks"):
             self.__dict__.pop(name, None)

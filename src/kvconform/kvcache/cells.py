@@ -166,7 +166,7 @@ class Cells:
         return self._take(start, batch, expired)
 
     def undo(self, placement: Placement) -> None:
-        """Put back what :meth:`place` changed. Cells moved together stay where they are: nobody can tell."""
+        """Put back what `place` changed. Cells moved together stay where they are, which changes no answer."""
         taken = slice(placement.start, placement.start + len(placement.batch))
         self.positions[taken] = placement.positions
         self.members[:, taken] = placement.members

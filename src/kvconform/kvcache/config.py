@@ -48,13 +48,13 @@ class CacheConfig:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> CacheConfig:
-        """The opposite of :meth:`to_json`."""
+        """The opposite of `to_json`."""
         return cls(**{**data, "mask_dtype": dtype_of(data["mask_dtype"])})
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What `init` was told: sequences, cells a sequence, tokens a batch."""
+    """The sizes that `init` was given: sequences, cells a sequence, tokens a batch."""
 
     max_sequences: int
     capacity: int

@@ -20,7 +20,7 @@ class EncoderCache(Cache):
 
     What is stored belongs to a position: that of the last of the `inputs` of the forward pass that stored it, or,
     without `inputs`, the lowest position of that pass, as befits a model that encodes before it decodes. `remove` of a
-    range with that position in it makes :attr:`encoder_cached` false: then the encoder has to run again.
+    range with that position in it makes `encoder_cached` false: then the encoder has to run again.
     """
 
     encoder_cached: bool
@@ -42,7 +42,7 @@ class EncoderCache(Cache):
         max_batch: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Set up an empty cache. See :meth:`Cache.init`.
+        """Set up an empty cache. See `Cache.init`.
 
         Raises:
             NotSupported: more than one sequence.
@@ -69,7 +69,7 @@ class EncoderCache(Cache):
     def start_forward(
         self, positions: Sequence[int], sequences: Sequence[int], reserve: bool = False, *, inputs: Sequence[int] = ()
     ) -> None:
-        """Begin a forward pass. See :meth:`Cache.start_forward`.
+        """Begin a forward pass. See `Cache.start_forward`.
 
         Raises:
             ValueError: the batch makes no sense, or `inputs` has an index outside it.
@@ -153,7 +153,7 @@ class EncoderCache(Cache):
             self.encoder_position = torch.tensor(position + begin - end)
 
     def close(self) -> None:
-        """Free everything. See :meth:`Cache.close`."""
+        """Free everything. See `Cache.close`."""
         self.limits = None
         self.layers = {}
         self._forget()

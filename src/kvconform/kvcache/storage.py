@@ -93,7 +93,7 @@ class Storage:
         return {index: shift(index, layer.keys[where], offsets) for index, layer in self.layers.items()}
 
     def rewrite(self, where: torch.Tensor, keys: dict[int, torch.Tensor]) -> None:
-        """Store keys that :meth:`shifted` made."""
+        """Store keys that `shifted` made."""
         where = where.to(self.device)
         for index, key in keys.items():
             self.layers[index].keys[where] = key.to(self.dtype)

@@ -1,8 +1,8 @@
 """Caches as pytree nodes: flatten, unflatten, register, save, load.
 
-The children of a :class:`Causal` are k0, v0, k1, v1, ... by layer, then the bookkeeping (positions, members), then the
+The children of a `Causal` are k0, v0, k1, v1, ... by layer, then the bookkeeping (positions, members), then the
 forward pass (locations, history, mask, batch_positions, batch_sequences; empty without one). Those of an
-:class:`EncoderCache` are k0, v0, ... and its two positions; those of a :class:`WrapperCache` are its caches. The
+`EncoderCache` are k0, v0, ... and its two positions; those of a `WrapperCache` are its caches. The
 context is plain data, and depends on the structure alone: never on a length, a position or the layer chosen with
 `set_layer` (a rebuilt cache is at layer 0).
 
@@ -241,7 +241,7 @@ def save(cache: Cache, path: str | Path) -> None:
 
 
 def load(path: str | Path, shift: Shift | None = None, device: torch.device | str = "cpu") -> Any:
-    """Read what :func:`save` wrote.
+    """Read what `save` wrote.
 
     Args:
         path: the file.

@@ -38,7 +38,7 @@ class WrapperCache(Cache):
             cache.init(dtype, max_sequences, capacity, max_batch, device)
 
     def set_config(self, config: CacheConfig) -> None:
-        """Give all caches the same configuration; call it on :attr:`caches` to give each its own."""
+        """Give all caches the same configuration; call it on `caches` to give each its own."""
         for cache in self.caches:
             cache.set_config(config)
 

@@ -1,8 +1,8 @@
-"""The common case, fast: growing layers below their windows whose keys and values tell all there is to tell.
+"""The common case, fast: layers that grow, below their windows, and are described by their keys and values alone.
 
-A decoding loop flattens and rebuilds its cache at each step. What is here takes the same decisions as
-`writing` and `plans`, for one layer class at a time instead of one attribute at a time; whatever it cannot decide at a
-glance it leaves to the careful path. It never runs under dynamo, which would trace each of its shortcuts.
+A decoding loop flattens and rebuilds its cache at each step. What is here takes the same decisions as `writing` and
+`plans`, but once for each layer class instead of once for each attribute. Where a layer differs from what its class
+usually is, it returns None, and the careful path is taken. It never runs under dynamo, which would trace all of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TYPED = frozenset({"dtype", "device"})
 
 @dataclass(frozen=True)
 class _Pattern:
-    """What an instance of a layer class must look like for its keys and values to describe it wholly.
+    """What an instance of a layer class must look like if its keys and values are to describe it completely.
 
     Attributes:
         code: letters of its code.
@@ -51,8 +51,9 @@ _CONTEXTS: dict[tuple[str, ...], tuple[str, ...]] = {}
 
 
 def flatten_layers(layers: Iterable[Any]) -> tuple[list[Any], list[str]] | None:  # noqa: C901, PLR0911
-    """Leaves and context of these layers, or None if one of them has more to tell."""
-    # One long loop on purpose, which asks once for layers of one class in a row: a call a layer is a tenth of the time.
+    """Leaves and context of these layers, or None if keys and values do not describe one of them."""
+    # One long loop on purpose, which looks a class up once for layers of one class in a row: a call for each layer
+    # would cost a tenth of the time.
     leaves: list[Any] = []
     codes: list[str] = []
     last: type | None = None
@@ -90,7 +91,7 @@ def flatten_layers(layers: Iterable[Any]) -> tuple[list[Any], list[str]] | None:
 def _is_below_window(state: dict[str, Any], pattern: _Pattern, keys: torch.Tensor) -> bool:
     if pattern.counter is not None:
         count = state[pattern.counter]
-        # A symbol is left to the careful path, which asks for proof instead of guarding.
+        # A symbol is left to the careful path, which asks whether equality is proved and adds no guard.
         if type(count) is not int or count != length_of(keys):
             return False
     if pattern.window is None:
@@ -123,7 +124,7 @@ def _pattern(model: LayerModel) -> _Pattern | None:
         or len(counters) > 1
         or rest not in ([], ["_sliding_window_tensor"])
     ):
-        # A release with attributes that nobody had when this was written: the careful path knows how to ask.
+        # A release has added attributes that this path does not know: the careful path handles any attribute.
         return None
     return _Pattern(
         code=model.code,
@@ -144,30 +145,30 @@ class Recipe(NamedTuple):
 
     Attributes:
         cls: its class.
-        template: its attributes, with what the tensors do not tell filled in.
+        template: its attributes, those that do not follow from the tensors filled in.
         typed: whether it keeps the dtype and the device of its tensors.
-        implied: its other attributes that follow from them.
+        derived: its other attributes that follow from the tensors.
     """
 
     cls: type
     template: dict[str, Any]
     typed: bool
-    implied: tuple[str, ...]
+    derived: tuple[str, ...]
 
 
-def recipe_of(cls: type, constants: dict[str, Any], implied: Iterable[str]) -> Recipe:
+def recipe_of(cls: type, constants: dict[str, Any], derived_names: Iterable[str]) -> Recipe:
     """A recipe for layers of class `cls` with these attributes, and these that follow from the tensors."""
-    names = tuple(implied)
+    names = tuple(derived_names)
     typed = _TYPED.issubset(names)
     template = {**dict.fromkeys(TENSORS_OF_A_LAYER), **constants, **dict.fromkeys(names)}
     return Recipe(cls, template, typed, tuple(name for name in names if not (typed and name in _TYPED)))
 
 
 def unflatten_layers(recipes: list[Recipe], leaves: list[Any]) -> list[Any] | None:
-    """The layers with these leaves, two each, or None if one is no tensor: tree_map may put anything in its place."""
+    """The layers with these leaves, two each, or None if one is no tensor, since tree_map may put anything there."""
     layers = []
     new, tensor = object.__new__, torch.Tensor
-    for (cls, template, typed, implied), keys, values in zip(recipes, leaves[::2], leaves[1::2], strict=True):
+    for (cls, template, typed, names), keys, values in zip(recipes, leaves[::2], leaves[1::2], strict=True):
         if not isinstance(keys, tensor):
             return None
         state = template.copy()
@@ -176,7 +177,7 @@ def unflatten_layers(recipes: list[Recipe], leaves: list[Any]) -> list[Any] | No
         if typed:
             state["dtype"] = keys.dtype
             state["device"] = keys.device
-        for name in implied:
+        for name in names:
             state[name] = length_of(keys) if name in COUNTERS else derived(name, state, keys)
         layer: Any = new(cls)
         layer.__dict__ = state

@@ -117,7 +117,7 @@ def model_of(cls: type) -> LayerModel:
 
 
 def learn_layers() -> None:
-    """Learn every layer class of this release now, so that nothing needs to be tried later inside a trace."""
+    """Try every layer class of this release now, since none can be tried inside a trace."""
     for name in _KNOWN:
         cls = probes.cache_class(name)
         if cls is not None:
