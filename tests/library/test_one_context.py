@@ -99,13 +99,13 @@ def test_a_layer_that_counts_otherwise_here_is_refused(change):
     if change == "left out":
         if not counters:
             pytest.skip("static layers of this release do not count")
-        told, leaves = [entry for entry in spec.context if entry not in counters[:1]], leaves[:-1]
+        changed, leaves = [entry for entry in spec.context if entry not in counters[:1]], leaves[:-1]
         match = f"gives it no {counters[0].split('_X')[0]}"
     else:
-        told, leaves = [*spec.context, spec.context[0].replace("key_", "erased_length_")], [*leaves, 3]
+        changed, leaves = [*spec.context, spec.context[0].replace("key_", "erased_length_")], [*leaves, 3]
         match = "gives it erased_length, which it does not have"
     with pytest.raises(CacheStructureError, match=match):
-        unflatten(spec.type, leaves, told)
+        unflatten(spec.type, leaves, changed)
 
 
 def unflatten(cls, leaves, context):
