@@ -14,6 +14,8 @@ from kvconform import context, flatten
 from kvconform.checks.caches import RECIPES
 from kvconform.errors import CacheStructureError
 
+# Whether a release lacks an example is the question of the suite, which counts it; here the others are asked.
+OF_THIS_RELEASE = [recipe for recipe in RECIPES if all(need.met() for need in recipe.needs)]
 DOC = Path(__file__).parents[2] / "docs" / "context.md"
 
 NAMES = st.from_regex(r"[a-z_][a-z0-9_]*", fullmatch=True)
@@ -63,10 +65,8 @@ def contexts_in(tree):
 
 
 @pytest.mark.usefixtures("_registered")
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", OF_THIS_RELEASE, ids=lambda recipe: recipe.name)
 def test_every_entry_of_every_example_is_read_and_written_as_the_same(recipe):
-    if not all(need.met() for need in recipe.needs):
-        pytest.skip("this release lacks the example")
     try:
         cache = recipe.build()
     except IndexError:

@@ -8,6 +8,8 @@ from torch.utils import _pytree as py_pytree
 from kvconform import learned
 from kvconform.checks.caches import RECIPES
 
+# Whether a release lacks an example is the question of the suite, which counts it; here the others are asked.
+OF_THIS_RELEASE = [recipe for recipe in RECIPES if all(need.met() for need in recipe.needs)]
 TABLES = ("LAYERS", "LAYERS_BY_CODE", "CACHES", "PATTERNS", "PLANS")
 
 pytestmark = pytest.mark.usefixtures("_registered")
@@ -26,10 +28,8 @@ def test_reset_empties_every_table():
     assert not any(getattr(learned, name) for name in TABLES)
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", OF_THIS_RELEASE, ids=lambda recipe: recipe.name)
 def test_what_was_forgotten_is_learnt_again(recipe):
-    if not all(need.met() for need in recipe.needs):
-        pytest.skip("this release lacks the example")
     cache = recipe.build()
     leaves, spec = py_pytree.tree_flatten(cache)
     py_pytree.tree_unflatten(leaves, spec)
