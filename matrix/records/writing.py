@@ -38,7 +38,9 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise writing_failed(error) from None
     finally:
-        part.unlink(missing_ok=True)
+        # Where a file stands in place of the folder there is nothing to remove, and that error would hide the first.
+        with contextlib.suppress(NotADirectoryError):
+            part.unlink(missing_ok=True)
 
 
 def put(path: Path, text: str) -> None:

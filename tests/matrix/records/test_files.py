@@ -17,16 +17,6 @@ from tests.matrix import factories
 from tests.matrix.strategies import ENVIRONMENTS, RECORDS
 
 
-@given(ENVIRONMENTS)
-def test_environment_round_trips(environment: Environment) -> None:
-    assert Environment.from_json(json.loads(json.dumps(environment.to_json()))) == environment
-
-
-@given(RECORDS)
-def test_record_round_trips(record: Record) -> None:
-    assert Record.from_json(json.loads(json.dumps(record.to_json()))) == record
-
-
 @given(
     environment=ENVIRONMENTS,
     answers=st.lists(RECORDS, unique_by=lambda record: (record.subject, record.id), max_size=4),
