@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from matrix.__main__ import main
@@ -35,13 +33,6 @@ def test_bad_input_is_one_message_with_a_next_command(
 def test_the_traceback_shows_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--torch", "9.9", "--traceback"]) == ExitCode.USAGE
     assert "Traceback" in capsys.readouterr().err
-
-
-def test_plan_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "--tier", "smoke", "--device", "cuda", "--python", "3.12", "--format", "json"]) == ExitCode.OK
-    rows = json.loads(capsys.readouterr().out)
-    assert rows[0]["id"] == "torch2.5-tf4.53-py3.12-cuda"
-    assert len(rows) == 6
 
 
 def test_a_malformed_cells_file_is_one_error(
