@@ -99,44 +99,56 @@ def cache_classes() -> Iterator[type]:
     """
     seen: set[type] = set()
     base = cache_class("Cache")
-    todo = [*_caches_by_name(), *([] if base is None else [base])]
+    modules = [
+        m for name, m in sys.modules.copy().items() if name.startswith(("transformers.models.", "transformers.cache_u"))
+    ]
+    todo = [*(cls for module in modules for cls in caches_by_name(module)), *([] if base is None else [base])]
     while todo:
         cls = todo.pop()
-        if cls not in seen and not _stands_in(cls):
+        if cls not in seen and not stands_in(cls):
             seen.add(cls)
             yield cls
             todo.extend(cls.__subclasses__())
 
 
-def _stands_in(cls: type) -> bool:
+def stands_in(cls: type) -> bool:
     """Whether a class pretends to be its base: torch.export makes such ones for modules, as caches were until 4.48.
 
-    They outlive the export, and registering one would take over the name under which its base is saved.
+    They outlive the export, and registering one would take over the name under which its base is saved. While such a
+    class is made it still has the name of a module of torch.
     """
-    return any((base.__module__, base.__qualname__) == (cls.__module__, cls.__qualname__) for base in cls.__mro__[1:])
+    return cls.__module__.startswith("torch.") or any(
+        (base.__module__, base.__qualname__) == (cls.__module__, cls.__qualname__) for base in cls.__mro__[1:]
+    )
 
 
-def _caches_by_name() -> list[type]:
-    transformers_cache_utils()
-    modules = [
-        m for name, m in sys.modules.copy().items() if name.startswith(("transformers.models.", "transformers.cache_u"))
-    ]
-    found = [
-        value
-        for module in modules
-        for name, value in list(vars(module).items())
-        if name.endswith("Cache") and isinstance(value, type) and value.__module__ == module.__name__
-    ]
-    return [cls for cls in found if cls.__module__.startswith("transformers.") and not issubclass(cls, dict)]
+def caches_by_name(module: ModuleType) -> list[type]:
+    """The classes that a module of transformers defines and calls caches. They need not be subclasses of Cache.
+
+    Layers of caches are called so too (DeepseekV4HCACache, 5.23), and are none.
+    """
+    others = (dict, *(cls for cls in (cache_class("CacheLayerMixin"),) if cls is not None))
+    return [cls for cls in classes_in(module) if cls.__name__.endswith("Cache") and not issubclass(cls, others)]
+
+
+def classes_in(module: ModuleType) -> list[type]:
+    """The classes that a module defines."""
+    values: list[Any] = list(vars(module).values())
+    return [value for value in values if isinstance(value, type) and value.__module__ == module.__name__]
+
+
+def model_output_class() -> type:
+    """The base of all ModelOutput classes."""
+    found: type = importlib.import_module("transformers.utils.generic").ModelOutput
+    return found
 
 
 def model_output_classes() -> Iterator[type]:
     """Every ModelOutput class that is imported now. None is imported for it: importing one registers it for good."""
-    base = importlib.import_module("transformers.utils.generic").ModelOutput
-    todo = list(base.__subclasses__())
+    todo: list[type] = list(model_output_class().__subclasses__())
     while todo:
         cls = todo.pop()
-        if not _stands_in(cls):
+        if not stands_in(cls):
             yield cls
             todo.extend(cls.__subclasses__())
 

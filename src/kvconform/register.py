@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
-import torch
 from torch.utils import _pytree as py_pytree
 
-from kvconform import flatten, probes, pytree
+from kvconform import blocks, flatten, probes, pytree
+from kvconform.arrivals import Watch
 from kvconform.errors import CacheStructureError
 from kvconform.layers.cache_kinds import cache_model_of
 from kvconform.layers.layer_kinds import learn_layers
@@ -94,6 +95,8 @@ def register_cache_adapter(cls: type, node: Node | None = None) -> None:
 def register_cache_flattening(patch_transformers: bool = True) -> dict[type, Registration]:
     """Register every cache class and every ModelOutput class, replacing wrong registrations. For good, until undone.
 
+    Classes that are created later are not registered: call it again, or use `register_flattening_functions`.
+
     Args:
         patch_transformers: register the classes of transformers too, not only those with an adapter.
 
@@ -103,9 +106,15 @@ def register_cache_flattening(patch_transformers: bool = True) -> dict[type, Reg
     Raises:
         MissingTransformersError: patch_transformers without transformers.
     """
+    if patch_transformers:
+        _learn()
+    return _register(_nodes(patch_transformers))
+
+
+def _register(nodes: dict[type, Node]) -> dict[type, Registration]:
     done: dict[type, Registration] = {}
     try:
-        for cls, node in _nodes(patch_transformers).items():
+        for cls, node in nodes.items():
             done[cls] = pytree.current(cls)
             pytree.put(node)
     except BaseException:
@@ -117,14 +126,23 @@ def register_cache_flattening(patch_transformers: bool = True) -> dict[type, Reg
 def _nodes(patch_transformers: bool) -> dict[type, Node]:
     if not patch_transformers:
         return dict(_ADAPTED)
-    learn_layers()
+    found = (*probes.model_output_classes(), *probes.cache_classes())
+    return {cls: _node_of(cls) for cls in found} | _ADAPTED
+
+
+def _node_of(cls: type) -> Node:
+    output = probes.model_output_class()
+    return flatten.model_output_node(cls) if issubclass(cls, output) else flatten.cache_node(cls)
+
+
+def _learn() -> None:
+    """Import what is asked later and try the classes there are, so that nothing is tried inside a trace."""
     probes.cache_class("Cache")
-    nodes = {cls: flatten.model_output_node(cls) for cls in probes.model_output_classes()}
-    for cls in probes.cache_classes():
-        nodes[cls] = flatten.cache_node(cls)
-        if probes.has_layers():
+    probes.model_output_class()
+    learn_layers()
+    if probes.has_layers():
+        for cls in probes.cache_classes():
             cache_model_of(cls)
-    return nodes | _ADAPTED
 
 
 def unregister_cache_flattening(done: dict[type, Registration]) -> None:
@@ -141,53 +159,58 @@ def unregister_cache_flattening(done: dict[type, Registration]) -> None:
 def register_flattening_functions(patch_transformers: bool = True) -> Iterator[dict[type, Registration]]:
     """Inside the block every cache class is a correct pytree node; after it torch's tables are what they were.
 
-    Also when the block ends in an exception, when blocks are nested, and when transformers registers a cache class
-    inside. ModelOutput classes that are first imported inside stay as transformers registers them, as if the import
-    had come before. Programs saved or loaded inside go through torch's safe unpickler.
+    Also when the block ends in an exception, when blocks are nested or run in threads, and when transformers registers
+    a cache class inside. A class that is created inside, by importing a model or by hand, is a node from then on and
+    until the block ends; it is then as if it had been created before the block. Programs saved or loaded inside go
+    through torch's safe unpickler.
 
     Args:
         patch_transformers: register the classes of transformers too, not only those with an adapter.
 
     Yields:
-        The classes, each with what the tables said of it before.
+        The classes that were there on entering, each with what the tables said of it before.
     """
-    # Looking for the classes imports modules that register some: what they do belongs to the state before.
-    _nodes(patch_transformers)
-    before = pytree.snapshot()
-    done = register_cache_flattening(patch_transformers)
+    if patch_transformers:
+        # Looking for the classes imports modules that register some: what they do belongs to the state before.
+        _learn()
+    block = blocks.enter(
+        lambda late: _register(
+            {cls: node for cls, node in _nodes(patch_transformers).items() if cls not in late or cls in _ADAPTED}
+        ),
+        lambda: _pickled_classes() if patch_transformers else [],
+        _watch if patch_transformers else None,
+    )
     try:
-        with _safe_globals(_pickled_classes() if patch_transformers else []):
-            yield done
+        yield block.done
     finally:
-        caches = probes.cache_classes() if patch_transformers else ()
-        pytree.restore(before, {*done, *caches})
+        blocks.leave(block)
+
+
+def _watch() -> Watch:
+    bases = (probes.cache_class("Cache"), probes.model_output_class())
+    return Watch(tuple(base for base in bases if base is not None), _created, _loaded)
+
+
+def _created(cls: type) -> None:
+    if not probes.stands_in(cls):
+        blocks.arrive(cls, _node_of(cls))
+
+
+def _loaded(module: ModuleType) -> None:
+    """Register the caches of a module that are caches by name alone, and try its classes, which are complete now."""
+    found = probes.caches_by_name(module)
+    for cls in found:
+        blocks.arrive(cls, flatten.cache_node(cls))
+    if probes.has_layers():
+        cache: Any = probes.cache_class("Cache")
+        for cls in {*found, *(cls for cls in probes.classes_in(module) if issubclass(cls, cache))}:
+            cache_model_of(cls)
 
 
 def _pickled_classes() -> list[Any]:
     """Classes that the pickled example inputs of a saved program name."""
-    module = probes.transformers_cache_utils()
-    layers = [
-        value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__
-    ]
+    layers = probes.classes_in(probes.transformers_cache_utils())
     return [*{*layers, *probes.cache_classes(), *probes.model_output_classes()}]
-
-
-@contextmanager
-def _safe_globals(classes: list[Any]) -> Iterator[None]:
-    """Let `torch.load(weights_only=True)` accept these classes inside the block.
-
-    torch.serialization.safe_globals does the same since 2.5; 2.4 has only the functions below.
-    """
-    known = torch.serialization.get_safe_globals()
-    added = [cls for cls in classes if cls not in known]
-    torch.serialization.add_safe_globals(added)
-    try:
-        yield
-    finally:
-        gone = set(added)
-        kept = [entry for entry in torch.serialization.get_safe_globals() if entry not in gone]
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(kept)
 
 
 def _check(cls: type, example: Any) -> None:
