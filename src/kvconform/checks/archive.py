@@ -16,7 +16,7 @@ _UNSAFE = ("weights_only", "unpickl", "safe_globals", "WeightsUnpickler")
 
 
 def save(program: torch.export.ExportedProgram, path: Path, where: str = "") -> None:
-    """Save a program; whatever ``torch.export.save`` raises is a failed expectation."""
+    """Save a program; whatever `torch.export.save` raises is a failed expectation."""
     __tracebackhide__ = True
     try:
         torch.export.save(program, str(path))

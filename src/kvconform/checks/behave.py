@@ -1,8 +1,8 @@
 """Asks a cache everything it can be asked, whatever the release calls it, and does to it everything that can be done.
 
-Signatures changed often (``crop`` took a length before 5.15 and a count to remove since; ``get_mask_sizes`` takes
+Signatures changed often (`crop` took a length before 5.15 and a count to remove since; `get_mask_sizes` takes
 positions before 5.4, a
-query length since; ``update`` took ``cache_kwargs`` before 5.4): they are read, never inferred from a version.
+query length since; `update` took `cache_kwargs` before 5.4): they are read, never inferred from a version.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PROPERTIES = (
 def states(
     batch: int, heads: int, tokens: int, width: int, *, seed: int = 0, **options: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values of shape ``(batch, heads, tokens, width)``, the same for the same seed."""
+    """Keys and values of shape `(batch, heads, tokens, width)`, the same for the same seed."""
     generator = torch.Generator().manual_seed(1000 + seed)
     keys = torch.randn(batch, heads, tokens, width, generator=generator)
     values = torch.randn(batch, heads, tokens, width, generator=generator)
@@ -47,17 +47,17 @@ def parameters(function: Callable[..., Any]) -> list[str]:
 
 
 def takes_cache_kwargs(cache: Any) -> bool:
-    """Whether ``update`` still takes the positions of the new tokens in ``cache_kwargs`` (before 5.4)."""
+    """Whether `update` still takes the positions of the new tokens in `cache_kwargs` (before 5.4)."""
     return "cache_kwargs" in parameters(type(cache).update)
 
 
 def crops_by_count(cache: Any) -> bool:
-    """Whether ``crop`` takes a negative count of tokens to remove (since 5.15) instead of the length to keep."""
+    """Whether `crop` takes a negative count of tokens to remove (since 5.15) instead of the length to keep."""
     return "tokens_to_remove" in parameters(type(cache).crop)
 
 
 def append(cache: Any, keys: torch.Tensor, values: torch.Tensor, layer: int, start: int) -> Any:
-    """Call ``update`` as this release's models do, with the new tokens at positions from ``start``."""
+    """Call `update` as this release's models do, with the new tokens at positions from `start`."""
     if not takes_cache_kwargs(cache):
         return cache.update(keys, values, layer)
     positions = torch.arange(start, start + keys.shape[-2], device=keys.device)
@@ -77,7 +77,7 @@ def _window(cache: Any, layer: int) -> int | None:
 
 
 def crop(cache: Any, length: int, remove: int) -> Any:
-    """Remove the last ``remove`` of ``length`` tokens."""
+    """Remove the last `remove` of `length` tokens."""
     return cache.crop(-remove) if crops_by_count(cache) else cache.crop(length - remove)
 
 
@@ -97,7 +97,7 @@ def _list_length(cache: Any) -> int:
 def answers(cache: Any) -> dict[str, Any]:
     """Every answer of a cache, by question, each of the changing questions asked of a fresh copy.
 
-    What raises is an answer too: ``raises TypeError``. Tensors are answered as tensors.
+    What raises is an answer too: `raises TypeError`. Tensors are answered as tensors.
     """
     found: dict[str, Any] = {"class": type(cache).__qualname__}
     layers = layer_count(cache)
@@ -118,7 +118,7 @@ def answers(cache: Any) -> dict[str, Any]:
 
 
 def mask_sizes(cache: Any, tokens: int, layer: int) -> Any:
-    """``get_mask_sizes`` for ``tokens`` new tokens, by whichever argument this release takes."""
+    """`get_mask_sizes` for `tokens` new tokens, by whichever argument this release takes."""
     if "cache_position" not in parameters(type(cache).get_mask_sizes):
         return _plain(cache.get_mask_sizes(tokens, layer))
     start = int(cache.get_seq_length(layer))
@@ -169,7 +169,7 @@ def extend(cache: Any, layer: int, tokens: int, sizes: tuple[int, int, int], opt
 
 
 def _extend_linear(cache: Any, layer: int, name: str) -> Any:
-    """Write a linear-attention state one larger than the one there is; ``None`` where the layer has none."""
+    """Write a linear-attention state one larger than the one there is; `None` where the layer has none."""
     held = getattr(cache.__dict__.get("layers", [None] * (layer + 1))[layer], f"{name}_states", None)
     # One tensor before 5.14, a list or mapping of them since.
     state = (
@@ -206,7 +206,7 @@ def _ask(found: dict[str, Any], question: str, ask: Callable[[], Any]) -> None:
 def _ask_changed(found: dict[str, Any], name: str, cache: Any, change: Callable[[Any], Any]) -> None:
     """Do something to a copy; keep what it returned, and the lengths, masks and states that the copy then has.
 
-    Attributes that no question asks for are the business of :func:`kvconform.checks.trees.expect_round_trip`.
+    Attributes that no question asks for are the business of `kvconform.checks.trees.expect_round_trip`.
     """
     copied = copy.deepcopy(cache)
     _ask(found, f"{name} returns ", lambda: change(copied))

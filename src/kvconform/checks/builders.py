@@ -1,4 +1,4 @@
-"""Builds example caches through transformers' public constructors and ``update``, never by a subject's helper.
+"""Builds example caches through transformers' public constructors and `update`, never by a subject's helper.
 
 Each builder takes a batch size, a length, a dtype and a device, and makes the same structure at any of them. Sizes: 2
 key heads, 8 wide, a window of 4, static caches of 12 positions.
@@ -50,7 +50,7 @@ def config(layers: int = 2, *, window: int | None = None, types: list[str] | Non
 def fill(  # noqa: PLR0913, PLR0917 - a builder or check of many settings
     cache: Any, batch: int, length: int, layers: list[int], dtype: torch.dtype, device: str, step: int | None = None
 ) -> Any:
-    """Append ``length`` tokens to the given layers, at once or ``step`` at a time."""
+    """Append `length` tokens to the given layers, at once or `step` at a time."""
     for layer in layers:
         keys, values = states(batch, HEADS, length, WIDTH, seed=layer, dtype=dtype, device=torch.device(device))
         for start in range(0, length, step or max(length, 1)):

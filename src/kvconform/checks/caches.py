@@ -1,7 +1,7 @@
 """Example caches by name, each with a line about it, a usual length, and what it needs of a release.
 
 A recipe builds the same structure at any batch size and length, so that checks can compare two lengths or try unseen
-ones. How each is built, and the sizes: :mod:`kvconform.checks.builders`.
+ones. How each is built, and the sizes: `kvconform.checks.builders`.
 """
 
 from __future__ import annotations
@@ -271,7 +271,7 @@ BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 
 
 def recipes(*names: str) -> tuple[Recipe, ...]:
-    """Some recipes by name; a name that ends in ``*`` takes all that start so."""
+    """Some recipes by name; a name that ends in `*` takes all that start so."""
     chosen = [
         recipe
         for name in names

@@ -2,7 +2,7 @@
 
 A registration may go wrong in one combination of sizes, types and layers only. Nobody thinks of all of them, so that
 thousands are drawn; what a failing check reports is the plainest case that still fails. How a case becomes a cache:
-:mod:`kvconform.checks.making`.
+`kvconform.checks.making`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Case:
     """One cache. The default of each field is its plainest value, which shrinking tries first."""
 
     kind: str = "dynamic"
-    """A name of :mod:`kvconform.checks.making` (dynamic, configured, static, pair, ...), or of an example cache."""
+    """A name of `kvconform.checks.making` (dynamic, configured, static, pair, ...), or of an example cache."""
     layers: int = 1
     batch: int = 2
     heads: int = 2
@@ -61,7 +61,7 @@ Choices = dict[str, Sequence[Any]]
 
 
 def draw(name: str, count: int, choices: Choices) -> Iterator[Case]:
-    """Draw ``count`` cases, the same for the same name, count and choices."""
+    """Draw `count` cases, the same for the same name, count and choices."""
     chooser = random.Random(name)  # noqa: S311 - reproducible, not secret
     for _ in range(count):
         yield replace(PLAIN, **{field: chooser.choice(values) for field, values in choices.items()})

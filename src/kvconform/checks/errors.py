@@ -10,14 +10,14 @@ class ExpectationError(AssertionError):
 
 
 def expect(condition: object, message: str, where: str = "") -> None:
-    """Raise :class:`ExpectationError` with ``message [where]`` unless ``condition`` holds."""
+    """Raise `ExpectationError` with `message [where]` unless `condition` holds."""
     __tracebackhide__ = True
     if not condition:
         raise ExpectationError(f"{message} [{where}]" if where else message)
 
 
 def expect_equal(what: str, got: Any, expected: Any, where: str = "") -> None:
-    """Compare two plain values: ``sequence length is 3, expected 9 [DynamicCache, after 9 tokens]``."""
+    """Compare two plain values: `sequence length is 3, expected 9 [DynamicCache, after 9 tokens]`."""
     __tracebackhide__ = True
     expect(got == expected, f"{what} is {_short(got)}, expected {_short(expected)}", where)
 

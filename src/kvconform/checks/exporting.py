@@ -21,7 +21,7 @@ Inputs = tuple[Any, ...]
 def expect_exportable(
     module: torch.nn.Module, args: Inputs, dynamic_shapes: Any = None, *, strict: bool = False, where: str = ""
 ) -> torch.export.ExportedProgram:
-    """Prove that ``torch.export`` takes the module with these inputs, and that the program equals eager on them."""
+    """Prove that `torch.export` takes the module with these inputs, and that the program equals eager on them."""
     __tracebackhide__ = True
     program = export(module, args, dynamic_shapes, strict=strict, where=where)
     expect_program_equals_eager(program, module, args, where=f"{where}, the exported inputs")
@@ -33,7 +33,7 @@ def export(
 ) -> torch.export.ExportedProgram:
     """Export a copy of the inputs (tracing may change them).
 
-    Whatever ``torch.export`` raises is a failed expectation.
+    Whatever `torch.export` raises is a failed expectation.
     """
     __tracebackhide__ = True
     try:
@@ -112,9 +112,9 @@ def expect_decodes(  # noqa: PLR0913 - a builder or check of many settings
     steps: int = 8,
     where: str = "",
 ) -> None:
-    """Prove that ``steps`` steps through one program, each fed the cache that the one before returned, equal eager.
+    """Prove that `steps` steps through one program, each fed the cache that the one before returned, equal eager.
 
-    ``args`` are ``(x, cache, position)``, and more that stays the same; ``feed(step)`` gives the next ``x``. Caches are
+    `args` are `(x, cache, position)`, and more that stays the same; `feed(step)` gives the next `x`. Caches are
     compared whole after every step, so a sliding cache that grows past its window, or a counter that stands still, is
     seen although the results may agree.
     """
@@ -144,8 +144,8 @@ def expect_goes_on(
 ) -> None:
     """Prove that a prefill gives what the module gives, and that eager decodes on from the cache that it returned.
 
-    ``args`` are ``(x, cache, position)``, and more that stays the same; ``steps`` are the next ``x``, one position
-    each. What the program returned is judged as in :func:`expect_program_equals_eager`. What only later steps read
+    `args` are `(x, cache, position)`, and more that stays the same; `steps` are the next `x`, one position
+    each. What the program returned is judged as in `expect_program_equals_eager`. What only later steps read
     of a cache, such as whether it may still grow, is seen by decoding on.
     """
     __tracebackhide__ = True

@@ -54,7 +54,7 @@ def expect_apart(cases: Sequence[Case], seed: int) -> None:
 
 
 def expect_all_apart(cases: Sequence[Case], seed: int) -> None:
-    """:func:`expect_apart` of those cases that this release can hold, all of them in flight together.
+    """`expect_apart` of those cases that this release can hold, all of them in flight together.
 
     Raises:
         NotApplicableError: it can hold fewer than two, so that none could mix with another.
@@ -138,7 +138,7 @@ def _let_go(case: Case) -> tuple[Any, list[tuple[str, Any]]]:
 
 
 def expect_placeholders(case: Case) -> None:
-    """Prove that any leaves come back where they were: ``torch.export`` puts shapes and symbols in tensors' places."""
+    """Prove that any leaves come back where they were: `torch.export` puts shapes and symbols in tensors' places."""
     __tracebackhide__ = True
     cache = making.build(case)
     expect_registered(cache, str(case))

@@ -1,4 +1,4 @@
-"""Makes the cache of a :class:`kvconform.checks.cases.Case`, through transformers' public constructors and ``update``.
+"""Makes the cache of a `kvconform.checks.cases.Case`, through transformers' public constructors and `update`.
 
 What a release cannot hold (values of another width in a static cache until 4.53, some types of 8 bits) is found by
 trying the plainest such cache once, without any registration in it.
@@ -189,7 +189,7 @@ def _states(case: Case, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _numbers(shape: tuple[int, ...], start: int, dtype: str) -> torch.Tensor:
-    """Elements that no two places of a small cache share, exact in every type: a count from ``start``."""
+    """Elements that no two places of a small cache share, exact in every type: a count from `start`."""
     count, first = math.prod(shape), 7 * start
     found = _POOL.get(dtype)
     if found is None or len(found) < first + count:
@@ -204,7 +204,7 @@ _POOL: dict[str, torch.Tensor] = {}
 
 
 def replace_tensors(part: Any, change: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
-    """Replace keys and values, in order: ``change(tensor, index)``. Layers without tensors are left alone.
+    """Replace keys and values, in order: `change(tensor, index)`. Layers without tensors are left alone.
 
     Raises:
         NotApplicableError: the tensors are buffers of a module (static caches until 4.49).

@@ -1,4 +1,4 @@
-"""Caches whose leaves were moved to another type or device by ``tree_map``: everything that tells of it follows."""
+"""Caches whose leaves were moved to another type or device by `tree_map`: everything that tells of it follows."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def to_device(device: str) -> Move:
 
 
 def to_fake(device: str) -> Move:
-    """Allocate anew: torch asks the driver for some ``.to("cuda")`` and ``empty_like`` even of a fake tensor."""
+    """Allocate anew: torch asks the driver for some `.to("cuda")` and `empty_like` even of a fake tensor."""
     return lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
 
 
 def expect_moved(cache: Any, move: Move, where: str = "") -> Any:
-    """Prove that ``tree_map`` moves a cache as a whole: each tensor, and each type or device that an attribute tells.
+    """Prove that `tree_map` moves a cache as a whole: each tensor, and each type or device that an attribute tells.
 
     Whatever tells the type or the device of a cache's tensors tells the new one; everything else is as before.
     """

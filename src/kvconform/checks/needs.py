@@ -14,19 +14,19 @@ class NotApplicableError(Exception):
 
 @dataclass(frozen=True)
 class Need:
-    """One requirement: ``met`` is asked without any subject, ``reason`` says what is lacking."""
+    """One requirement: `met` is asked without any subject, `reason` says what is lacking."""
 
     met: Callable[[], bool]
     reason: str
 
     def require(self) -> None:
-        """Raise :class:`NotApplicableError` unless the release has it."""
+        """Raise `NotApplicableError` unless the release has it."""
         if not self.met():
             raise NotApplicableError(self.reason)
 
 
 def lookup(path: str) -> Any:
-    """The object at ``module:attribute``, or ``None`` where this release has no such module or attribute.
+    """The object at `module:attribute`, or `None` where this release has no such module or attribute.
 
     A module that exists and cannot be imported raises: that is a broken environment, not an old release.
     """
@@ -47,12 +47,12 @@ def lookup(path: str) -> Any:
 
 
 def has(path: str) -> Need:
-    """The release has the object at ``module:attribute``."""
+    """The release has the object at `module:attribute`."""
     return Need(lambda: lookup(path) is not None, f"this release has no {path.replace(':', '.')}")
 
 
 def cache_class(name: str) -> Need:
-    """The release has a class of that name in ``transformers.cache_utils``.
+    """The release has a class of that name in `transformers.cache_utils`.
 
     An alias of another class does not count.
     """

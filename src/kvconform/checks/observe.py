@@ -1,6 +1,6 @@
 """Reads everything that is in a cache, so that what a round trip loses cannot go unseen.
 
-Nothing here knows a cache class: the reader walks ``__dict__``, lists, tuples, sets and mappings of whatever it is
+Nothing here knows a cache class: the reader walks `__dict__`, lists, tuples, sets and mappings of whatever it is
 given, on the list path and
 on the layers path alike. That makes it an oracle which shares no assumption with the registration it judges.
 """
@@ -31,9 +31,9 @@ class Difference:
 
 
 def observe(value: Any) -> dict[str, Any]:
-    """Every atom reachable from ``value``, by path: ``{".layers[0].keys": tensor, ...}``.
+    """Every atom reachable from `value`, by path: `{".layers[0].keys": tensor, ...}`.
 
-    Classes of objects and containers appear under ``path (class)``; something met twice is a reference to its first
+    Classes of objects and containers appear under `path (class)`; something met twice is a reference to its first
     path.
     """
     atoms: dict[str, Any] = {}
@@ -105,7 +105,7 @@ def essence(atoms: dict[str, Any]) -> dict[str, Any]:
 def differences(got: dict[str, Any], expected: dict[str, Any], tolerance: float = 0.0) -> list[Difference]:
     """Where two observations differ: lost, added and changed atoms, in order of path.
 
-    Floats may differ by ``tolerance``.
+    Floats may differ by `tolerance`.
     """
     found = []
     for path in sorted({*got, *expected}):
@@ -155,7 +155,7 @@ def _is_fake(tensor: torch.Tensor) -> bool:
 
 
 def describe(value: Any, beside: Any = None) -> str:
-    """A short name of an atom: a tensor by dtype and shape, and by its first element that differs from ``beside``."""
+    """A short name of an atom: a tensor by dtype and shape, and by its first element that differs from `beside`."""
     if not isinstance(value, torch.Tensor):
         text = repr(value)
         return text if len(text) <= 120 else f"{text[:120]}..."  # noqa: PLR2004

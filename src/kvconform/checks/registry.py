@@ -1,10 +1,10 @@
 """Reads, compares and restores every table where torch keeps pytree nodes.
 
-Independent of ``kvconform.pytree`` on purpose: the suite judges that module too. Tables: ``torch.utils._pytree``
+Independent of `kvconform.pytree` on purpose: the suite judges that module too. Tables: `torch.utils._pytree`
 (nodes, two
-serialized-name tables, constants, the queue that is replayed when ``torch.utils._cxx_pytree`` is imported),
-``torch.fx._pytree``,
-optree's C++ registry where it is loaded, and ``torch.serialization``'s safe globals.
+serialized-name tables, constants, the queue that is replayed when `torch.utils._cxx_pytree` is imported),
+`torch.fx._pytree`,
+optree's C++ registry where it is loaded, and `torch.serialization`'s safe globals.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RegistrySnapshot:
     tables: dict[str, Any]
 
     def differences(self, other: RegistrySnapshot) -> list[str]:
-        """What ``other`` has that this lacks, lacks, or has otherwise; a line an entry."""
+        """What `other` has that this lacks, lacks, or has otherwise; a line an entry."""
         lines: list[str] = []
         for name, before in self.tables.items():
             lines += _table_differences(name, before, other.tables.get(name))
@@ -61,7 +61,7 @@ def registry_snapshot() -> RegistrySnapshot:
 
 
 def expect_registry_unchanged(before: RegistrySnapshot, where: str = "", *, safe_globals: bool = True) -> None:
-    """Prove that no table differs from ``before``: nothing left behind, nothing lost, nothing replaced."""
+    """Prove that no table differs from `before`: nothing left behind, nothing lost, nothing replaced."""
     __tracebackhide__ = True
     lines = before.differences(registry_snapshot())
     if not safe_globals:

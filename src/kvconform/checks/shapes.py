@@ -1,6 +1,6 @@
 """Dynamic shapes of a registered cache, derived from the subject's own registration.
 
-``torch.export`` wants, for a registered class, a list that mirrors what its flatten function returns. Which
+`torch.export` wants, for a registered class, a list that mirrors what its flatten function returns. Which
 dimensions vary is not assumed either:
 the same structure built at another batch size and another length is flattened and compared.
 """
@@ -27,9 +27,9 @@ class Dims:
 
 
 def named(longest: int = 1024) -> Dims:
-    """Named dimensions, as the documentation of ``torch.export`` has them.
+    """Named dimensions, as the documentation of `torch.export` has them.
 
-    ``longest`` is the longest cache to allow for.
+    `longest` is the longest cache to allow for.
 
     Slicing at a window is specialised to one side of it, so a cache below its window cannot be asked for lengths past
     it.
@@ -38,17 +38,17 @@ def named(longest: int = 1024) -> Dims:
 
 
 def hinted(name: str) -> Dims:
-    """``Dim.DYNAMIC`` or ``Dim.AUTO`` everywhere; an int takes no other hint than the latter."""
+    """`Dim.DYNAMIC` or `Dim.AUTO` everywhere; an int takes no other hint than the latter."""
     return Dims(_hint(name), _hint(name), _hint("AUTO"))
 
 
 def _hint(name: str) -> Any:
-    """A hint of ``Dim``; ``None`` on releases of torch that have no hints."""
+    """A hint of `Dim`; `None` on releases of torch that have no hints."""
     return getattr(torch.export.Dim, name, None)
 
 
 def dynamic_shapes(build: Build, batch: int, length: int, dims: Dims) -> Any:
-    """The ``dynamic_shapes`` of ``build(batch, length)``, in the structure that its flatten function gives."""
+    """The `dynamic_shapes` of `build(batch, length)`, in the structure that its flatten function gives."""
     example, other_batch, other_length = build(batch, length), build(batch + 1, length), build(batch, length + 1)
     leaves = pytree.tree_leaves(example)
     asked = [
@@ -59,7 +59,7 @@ def dynamic_shapes(build: Build, batch: int, length: int, dims: Dims) -> Any:
 
 
 def varying(shape: Any) -> list[Any]:
-    """The leaves of a result of :func:`dynamic_shapes`, in order: mappings of dimensions, or what stands for an int."""
+    """The leaves of a result of `dynamic_shapes`, in order: mappings of dimensions, or what stands for an int."""
     if isinstance(shape, (list, tuple)):
         return [leaf for part in shape for leaf in varying(part)]
     if isinstance(shape, dict) and not all(isinstance(key, int) for key in shape):
@@ -80,7 +80,7 @@ def _leaf_shape(leaf: Any, by_batch: Any, by_length: Any, dims: Dims) -> Any:
 
 
 def _structure(value: Any, asked: Iterator[Any]) -> Any:
-    """Mirror what flattening gives, node by node, with ``asked`` in the places of the leaves."""
+    """Mirror what flattening gives, node by node, with `asked` in the places of the leaves."""
     kind = pytree._get_node_type(value)
     if kind not in pytree.SUPPORTED_NODES:
         return next(asked)

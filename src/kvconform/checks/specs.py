@@ -110,7 +110,7 @@ _PROMISES: tuple[Callable[[Any, str], None], ...] = (
 
 
 def expect_promises(case: Case) -> None:
-    """Prove what else a node promises: the order and types of leaves, key paths, JSON, torch.fx and ``tree_map``."""
+    """Prove what else a node promises: the order and types of leaves, key paths, JSON, torch.fx and `tree_map`."""
     __tracebackhide__ = True
     for expect_promise in _PROMISES:
         expect_promise(making.build(case), "")

@@ -22,13 +22,13 @@ _LIST_PATH = re.compile(r"(?:\._buffers\[')?\.?(?P<kind>key|value)_cache[\[_](?P
 
 
 def expect_registered(value: Any, where: str = "") -> None:
-    """Prove that every class in ``value`` is a node itself (a node for a base class does not count)."""
+    """Prove that every class in `value` is a node itself (a node for a base class does not count)."""
     __tracebackhide__ = True
     expect(type(value) in pytree.SUPPORTED_NODES, f"{type(value).__name__} is not registered as a pytree node", where)
 
 
 def expect_no_differences(found: list[Difference], what: str, where: str = "") -> None:
-    """Raise with the first few of ``found``; ``what`` says what was compared."""
+    """Raise with the first few of `found`; `what` says what was compared."""
     __tracebackhide__ = True
     if found:
         shown = "; ".join(str(one) for one in found[:_SHOWN])
@@ -37,7 +37,7 @@ def expect_no_differences(found: list[Difference], what: str, where: str = "") -
 
 
 def round_trip(value: Any, where: str = "") -> Any:
-    """Flatten and unflatten ``value``, which must be registered."""
+    """Flatten and unflatten `value`, which must be registered."""
     __tracebackhide__ = True
     expect_registered(value, where)
     leaves, spec = pytree.tree_flatten(value)
@@ -91,7 +91,7 @@ def expect_same_new_layer(cache: Any, where: str = "") -> None:
 
 
 def expect_flattens(value: Any, where: str = "") -> None:
-    """Prove that ``value`` is a node whose leaves survive; :func:`expect_round_trip` asks for everything else."""
+    """Prove that `value` is a node whose leaves survive; `expect_round_trip` asks for everything else."""
     __tracebackhide__ = True
     leaves = pytree.tree_leaves(value)
     restored = round_trip(value, where)
@@ -125,7 +125,7 @@ def expect_independent(cache: Any, where: str = "") -> None:
 def expect_leaves_in_order(cache: Any, where: str = "") -> None:
     """Prove that the leaves are the keys and values of each layer in turn (k0, v0, k1, v1), each tensor once.
 
-    Flat ``dynamic_shapes`` and exported signatures are written in this order. Leaves that are no state (an int, a
+    Flat `dynamic_shapes` and exported signatures are written in this order. Leaves that are no state (an int, a
     counter) may stand between.
     """
     __tracebackhide__ = True
@@ -188,7 +188,7 @@ def expect_key_paths(cache: Any, where: str = "") -> None:
 def expect_json_spec(cache: Any, where: str = "") -> None:
     """Prove that the spec survives its JSON text: what it loads to is equal, and rebuilds the same cache.
 
-    This is how ``torch.export.save`` keeps the structure of inputs and outputs.
+    This is how `torch.export.save` keeps the structure of inputs and outputs.
     """
     __tracebackhide__ = True
     expect_registered(cache, where)
@@ -218,7 +218,7 @@ def expect_spec_constant_over_batch(cache: Any, other: Any, where: str = "") -> 
 
 
 def expect_fx_agrees(cache: Any, where: str = "") -> None:
-    """Prove that ``torch.fx._pytree``, which exported modules flatten their inputs with, gives the same leaves."""
+    """Prove that `torch.fx._pytree`, which exported modules flatten their inputs with, gives the same leaves."""
     __tracebackhide__ = True
     expect_registered(cache, where)
     leaves, spec = pytree.tree_flatten(cache)
@@ -237,7 +237,7 @@ def expect_fx_agrees(cache: Any, where: str = "") -> None:
 
 
 def expect_tree_map(cache: Any, where: str = "") -> None:
-    """Prove that ``tree_map`` gives a cache of mapped tensors, else as it was, and spares the original."""
+    """Prove that `tree_map` gives a cache of mapped tensors, else as it was, and spares the original."""
     __tracebackhide__ = True
     expect_registered(cache, where)
     before = copy.deepcopy(cache)
@@ -248,7 +248,7 @@ def expect_tree_map(cache: Any, where: str = "") -> None:
 
 
 def expect_leaf_types(cache: Any, where: str = "") -> None:
-    """Prove that every leaf is a tensor or an int, as ``torch.export`` takes, and that the context hides no state."""
+    """Prove that every leaf is a tensor or an int, as `torch.export` takes, and that the context hides no state."""
     __tracebackhide__ = True
     expect_registered(cache, where)
     leaves = pytree.tree_leaves(cache)

@@ -1,6 +1,6 @@
 """Whether two caches are the same in everything, asked fast enough for thousands of them.
 
-:mod:`kvconform.checks.observe` reads a cache into a table, which says where two differ; :func:`agree` walks both at
+`kvconform.checks.observe` reads a cache into a table, which says where two differ; `agree` walks both at
 once and stops at the first difference.
 """
 
@@ -22,7 +22,7 @@ _STATE_DIMENSIONS = 3
 
 
 def agree(got: Any, expected: Any, leaves: frozenset[int] | set[int] = frozenset()) -> bool:
-    """Whether everything reachable is equal; tensors that hold states, or whose id is among ``leaves``, are identical.
+    """Whether everything reachable is equal; tensors that hold states, or whose id is among `leaves`, are identical.
 
     Objects that are met twice in one are met twice in the other, at the same places.
     """
@@ -89,7 +89,7 @@ class _Pairs:
 
 
 def expect_same_cache(got: Any, expected: Any, what: str, leaves: Iterable[Any] = (), where: str = "") -> None:
-    """Prove that ``got`` is ``expected`` in everything, its tensors by identity where ``leaves`` are given."""
+    """Prove that `got` is `expected` in everything, its tensors by identity where `leaves` are given."""
     __tracebackhide__ = True
     held = {id(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)}
     if agree(got, expected, held):
@@ -153,7 +153,7 @@ def _collect(value: Any, found: dict[int, torch.Tensor], seen: set[int]) -> None
 
 
 def _memo(value: Any) -> dict[int, Any]:
-    """What makes ``copy.deepcopy`` copy every container and object, and keep the very tensors in them."""
+    """What makes `copy.deepcopy` copy every container and object, and keep the very tensors in them."""
     return {id(tensor): tensor for tensor in tensors_of(value)}
 
 
