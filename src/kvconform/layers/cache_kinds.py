@@ -18,7 +18,8 @@ __all__ = ["are_unused", "cache_model_of", "layers_that_a_new_cache_has", "names
 
 _GIVEN = frozenset({"layers", "self_attention_cache", "cross_attention_cache", "is_updated", "is_compileable"})
 _KEPT_ARGUMENTS = ("cache_processor", "layer_classes", "layer_init_kwargs", "num_hidden_layers")
-_DERIVED_ARGUMENTS = ("batch_size", "device", "dtype", "head_dim", "num_heads")
+# In the order in which these releases keep them.
+_ARGUMENTS = ("batch_size", "max_cache_len", "device", "dtype", "head_dim", "num_heads")
 
 
 def cache_model_of(cls: type) -> CacheModel:
@@ -115,11 +116,14 @@ def _kept_arguments(layers: list[Any]) -> dict[str, Any]:
     If it stood in the context, the batch size would stand there too, and an exported program would take no other.
     """
     first = layers[0]
-    arguments = {name: derived(name, vars(first), first.keys) for name in _DERIVED_ARGUMENTS}
+    arguments = {
+        name: getattr(first, name, None) if name == "max_cache_len" else derived(name, vars(first), first.keys)
+        for name in _ARGUMENTS
+    }
     classes = [type(layer) for layer in layers]
     return {
         "cache_processor": None,
         "layer_classes": classes[0] if all(one is classes[0] for one in classes) else classes,
-        "layer_init_kwargs": {**arguments, "max_cache_len": getattr(first, "max_cache_len", None)},
+        "layer_init_kwargs": arguments,
         "num_hidden_layers": len(layers),
     }
