@@ -1,0 +1,134 @@
+"""What was measured, in a few kilobytes that travel with the library: known failures, pairs, pins.
+
+`data/known.json` is written by `python -m matrix report` from the published records, the baseline and docs/known-failures;
+nobody edits it. `explain`, `pins` and `doctor` read it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any
+
+__all__ = ["Failure", "Goal", "Known", "Pair", "Pins", "Says", "load"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Says:
+    """Texts by which a message tells of a failure.
+
+    Attributes:
+        all: the message holds every one of them.
+        unless: and none of these.
+        perhaps: the condition under which it is this failure, where the texts alone do not prove it.
+    """
+
+    all: tuple[str, ...]
+    unless: tuple[str, ...] = ()
+    perhaps: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One page of docs/known-failures.
+
+    Attributes:
+        page: the name of the page, `vmap-masks`.
+        title: its first line.
+        fault: torch or transformers.
+        fix: what to do, in a sentence.
+        code: lines to paste, or an empty text.
+        first_bad: the first release that has it, "transformers 4.53", or an empty text.
+        first_good: the first release after it that has not, or an empty text.
+        seen: the pairs in which a measured check shows it, as a text.
+        says: what messages say.
+    """
+
+    page: str
+    title: str
+    fault: str
+    fix: str
+    code: str
+    first_bad: str
+    first_good: str
+    seen: str
+    says: tuple[Says, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The failure without the texts that it is found by."""
+        return {name: value for name, value in asdict(self).items() if name != "says"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One measured pair of releases: a sentence a subject, such as "yes, except exported models"."""
+
+    torch: str
+    transformers: str
+    verdicts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Pins:
+    """A pair that is good for a goal, and the versions that were installed when it was measured."""
+
+    torch: str
+    transformers: str
+    packages: Mapping[str, str]
+
+    def constraints(self) -> str:
+        """The lines of a constraints file, for `pip install -c` and `uv pip install -c`."""
+        return "".join(f"{name}=={version}\n" for name, version in self.packages.items())
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Something that people want to do, and the pins that were measured good for it (None: nothing was)."""
+
+    name: str
+    title: str
+    rule: str
+    pins: Pins | None
+
+
+@dataclass(frozen=True)
+class Known:
+    """Everything in the file. `measured` are the first and the last day of measurement."""
+
+    measured: tuple[str, str]
+    failures: tuple[Failure, ...]
+    pairs: tuple[Pair, ...]
+    goals: tuple[Goal, ...]
+
+    def pair(self, torch: str, transformers: str) -> Pair | None:
+        """What was measured of two releases, "2.9" and "4.57"; None if nothing was."""
+        return next((pair for pair in self.pairs if (pair.torch, pair.transformers) == (torch, transformers)), None)
+
+
+def load(text: str | None = None) -> Known:
+    """Read the summary that came with this library, or the one in a text."""
+    if text is None:
+        text = resources.files("kvconform").joinpath("data/known.json").read_text(encoding="utf-8")
+    document = json.loads(text)
+    return Known(
+        measured=(document["measured"][0], document["measured"][1]),
+        failures=tuple(_failure(row) for row in document["failures"]),
+        pairs=tuple(Pair(*key.split("/"), verdicts) for key, verdicts in document["pairs"].items()),
+        goals=tuple(_goal(row) for row in document["goals"]),
+    )
+
+
+def _failure(row: Mapping[str, Any]) -> Failure:
+    says = tuple(
+        Says(tuple(one["all"]), tuple(one.get("unless", ())), one.get("perhaps", "")) for one in row["says"]
+    )
+    return Failure(**{**row, "says": says})
+
+
+def _goal(row: Mapping[str, Any]) -> Goal:
+    pins = Pins(**row["pins"]) if row["pins"] else None
+    return Goal(row["name"], row["title"], row["rule"], pins)
