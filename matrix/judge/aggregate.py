@@ -2,50 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from matrix.judge.tally import Tally
-from matrix.judge.verdicts import Baseline, Verdict, judge
-from matrix.records.lines import STATUSES, CellRun
 
 COLUMNS = ("cell", "subject", "category", "status")
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A run with its verdicts."""
-
-    run: CellRun
-    verdicts: tuple[Verdict, ...]
-
-
-def judge_all(runs: Iterable[CellRun], baseline: Baseline) -> list[Judged]:
-    """Each run with its verdicts."""
-    return [Judged(run, tuple(judge(run, baseline))) for run in runs]
-
-
-def frame_of(judged: Sequence[Judged]) -> pd.DataFrame:
-    """One row a record; text columns are categories, `explained` tells whether a baseline row names the non-pass."""
-    rows = [
-        (each.run.cell, verdict.record, verdict.verdict == "known")
-        # A stale row that names no record stands behind the records and is none.
-        for each in judged
-        for verdict in each.verdicts[: len(each.run.records)]
-    ]
-    columns: dict[str, Any] = {
-        "cell": [cell for cell, _, _ in rows],
-        "subject": [record.subject for _, record, _ in rows],
-        "category": [record.category for _, record, _ in rows],
-    }
-    data = {name: pd.Categorical(values) for name, values in columns.items()}
-    data["status"] = pd.Categorical([record.status for _, record, _ in rows], categories=STATUSES)
-    return pd.DataFrame(data).assign(explained=np.fromiter((known for _, _, known in rows), bool, len(rows)))
 
 
 def count(frame: pd.DataFrame) -> dict[tuple[str, str, str], Tally]:

@@ -21,6 +21,8 @@ from matrix.records.lines import WRONG, CellRun, Environment, MalformedError, Re
 DEFAULT = DATA / "baseline.toml"
 OURS = "kvconform"
 """The subject whose unexpected non-passes are regressions."""
+PATCHED = "kvconform with patches"
+"""The subject that enters the patches of torch and transformers beside the registration."""
 NATIVE = "native"
 """The subject that registers nothing beyond what transformers does by itself."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from matrix.records.lines import CellRun, Status
@@ -31,16 +31,23 @@ def flakes(runs: Iterable[CellRun]) -> list[Flake]:
 
     `missing` is no answer: an interrupted run says nothing about the checks it did not reach.
     """
-    answers: dict[tuple[object, ...], dict[Status, None]] = {}
+    askings: dict[tuple[object, ...], list[CellRun]] = {}
     for run in runs:
-        if run.environment.digest is None:
-            continue
+        if run.environment.digest is not None:
+            askings.setdefault(_question(run), []).append(run)
+    # A question that was asked once has one answer to each check: nearly all of them.
+    return sorted(flake for asked in askings.values() if len(asked) > 1 for flake in _flakes(asked))
+
+
+def _flakes(asked: Sequence[CellRun]) -> Iterator[Flake]:
+    answers: dict[tuple[str, str], dict[Status, None]] = {}
+    for run in asked:
         for record in run.records:
             if record.status != "missing":
-                key = (_question(run), run.cell, record.subject, record.id)
-                answers.setdefault(key, {})[record.status] = None
-    found = {(key[1:], tuple(sorted(statuses))) for key, statuses in answers.items() if len(statuses) > 1}
-    return sorted(Flake(str(key[0]), str(key[1]), str(key[2]), statuses) for key, statuses in found)
+                answers.setdefault((record.subject, record.id), {})[record.status] = None
+    for (subject, name), statuses in answers.items():
+        if len(statuses) > 1:
+            yield Flake(asked[0].cell, subject, name, tuple(sorted(statuses)))
 
 
 def _question(run: CellRun) -> tuple[object, ...]:

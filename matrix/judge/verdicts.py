@@ -11,7 +11,7 @@ from matrix.errors import ExitCode
 from matrix.judge.baseline import OURS, Baseline, BaselineRow, load_baseline
 from matrix.records.lines import NOT_ASKED, CellRun, Record
 
-__all__ = ["Baseline", "BaselineRow", "Verdict", "exit_code", "judge", "load_baseline", "never_used", "policy"]
+__all__ = ["Baseline", "BaselineRow", "Verdict", "exit_code", "judge", "load_baseline", "policy"]
 
 Judgement = Literal["ok", "known", "finding", "regressed", "fixed"]
 """`finding` is a non-pass of a subject that is not ours and that no row names: red in the table, no regression."""
@@ -59,9 +59,9 @@ def judge(run: CellRun, baseline: Baseline) -> list[Verdict]:
     verdicts = [_verdict(record, rows) for record in run.records]
     if run.whole:
         verdicts += [
-            _unmatched(row)
+            unmatched(row)
             for row in rows
-            if row.subject in run.environment.subjects and not _is_opt_in(row) and not _names_any(row, run)
+            if row.subject in run.environment.subjects and not is_opt_in(row) and not _names_any(row, run)
         ]
     return verdicts
 
@@ -74,18 +74,6 @@ def exit_code(verdicts: Sequence[Verdict]) -> ExitCode:
     return ExitCode.REGRESSION if bad else ExitCode.OK
 
 
-def never_used(runs: Iterable[CellRun], baseline: Baseline) -> list[BaselineRow]:
-    """The rows that cover a whole run and explain nothing in any: each check they name is n/a or skipped everywhere."""
-    covered: set[BaselineRow] = set()
-    used: set[BaselineRow] = set()
-    for run in runs:
-        if run.whole:
-            asked = (row for row in baseline.covering(run) if row.subject in run.environment.subjects)
-            covered.update(row for row in asked if not _is_opt_in(row))
-        used.update(verdict.row for verdict in judge(run, baseline) if verdict.row)
-    return [row for row in baseline.rows if row in covered - used]
-
-
 def _verdict(record: Record, rows: Iterable[BaselineRow]) -> Verdict:
     """The first row that names the record's status, else the first that names the record."""
     naming = [row for row in rows if row.names(record)]
@@ -94,7 +82,8 @@ def _verdict(record: Record, rows: Iterable[BaselineRow]) -> Verdict:
     return Verdict(record, judgement, None if record.status in NOT_ASKED else row)
 
 
-def _is_opt_in(row: BaselineRow) -> bool:
+def is_opt_in(row: BaselineRow) -> bool:
+    """Whether a row is about a category that no run asks without being told."""
     # A row of alternatives, `{onnx/one,onnx/two}`, is of one category: no run can ask for half of it.
     return row.check.lstrip("{").partition("/")[0] in optin.CATEGORIES
 
@@ -103,7 +92,7 @@ def _names_any(row: BaselineRow, run: CellRun) -> bool:
     return any(row.names(record) for record in run.records)
 
 
-def _unmatched(row: BaselineRow) -> Verdict:
-    """A row is judged like a record, so that it is counted and shown where regressions are."""
+def unmatched(row: BaselineRow) -> Verdict:
+    """The verdict of a row that names no check of a cell: judged like a record, so that it is counted and shown."""
     record = Record(row.subject, row.check, "baseline", "missing", message="the row names no check of this cell")
     return Verdict(record, "fixed", row)

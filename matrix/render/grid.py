@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from matrix.cells.cell import Cell, version_key
-from matrix.judge.aggregate import Judged, count, frame_of, judge_all
-from matrix.judge.baseline import NATIVE, OURS, Baseline, BaselineRow
+from matrix.judge.baseline import NATIVE, OURS, PATCHED, Baseline, BaselineRow
 from matrix.judge.flaky import Flake
+from matrix.judge.table import JudgedTable, Table, judge_table, table_of, with_unplanned
 from matrix.judge.tally import ALL, State, Tally, state_of
-from matrix.judge.unplanned import with_unplanned
-from matrix.judge.verdicts import Verdict, never_used
+from matrix.judge.verdicts import Verdict
 from matrix.records.lines import CellRun
 
 CATEGORIES = (
@@ -35,16 +34,13 @@ _NOTHING = Tally()
 
 @dataclass(frozen=True)
 class Place:
-    """One place of a grid: a cell, its run if there is one, and its counts."""
+    """One place of a grid: a cell, its run if there is one (without its records), and its counts."""
 
     cell: Cell
-    judged: Judged | None = None
+    run: CellRun | None = None
     tallies: Mapping[tuple[str, str], Tally] = field(default_factory=dict)
-
-    @property
-    def run(self) -> CellRun | None:
-        """The run of the cell, or None where it was never measured."""
-        return self.judged.run if self.judged else None
+    judged: JudgedTable | None = None
+    number: int = 0
 
     def tally(self, subject: str, category: str = ALL) -> Tally:
         """The counts of a subject in a category, or in all of them."""
@@ -70,15 +66,13 @@ class Place:
         # Filled when asked: a page asks for each state several times, and a large one for few of them.
         return {}
 
-    def verdicts(self, subject: str) -> list[Verdict]:
-        """The verdicts that need words: everything but ok."""
-        verdicts = self.judged.verdicts if self.judged else ()
-        return [each for each in verdicts if each.record.subject == subject and each.verdict != "ok"]
+    def verdicts(self, subject: str | None = None) -> list[Verdict]:
+        """The verdicts of a subject, or of all, that need words: everything but ok."""
+        return self.judged.verdicts(self.number, subject) if self.judged else []
 
     def not_asked(self, subject: str) -> list[Verdict]:
         """The checks that said nothing: n/a or skipped."""
-        verdicts = self.judged.verdicts if self.judged else ()
-        return [each for each in verdicts if each.record.subject == subject and each.record.status in ("na", "skip")]
+        return self.judged.not_asked(self.number, subject) if self.judged else []
 
 
 @dataclass(frozen=True)
@@ -113,6 +107,7 @@ class Results:
     grids: tuple[Grid, ...]
     subjects: tuple[str, ...]
     categories: tuple[str, ...]
+    judged: JudgedTable | None = None
     unused: tuple[BaselineRow, ...] = ()
     flakes: tuple[Flake, ...] = ()
 
@@ -145,20 +140,27 @@ class Results:
 
 
 def results(runs: Iterable[CellRun], baseline: Baseline) -> Results:
-    """Fill up plans, judge, count and lay out; the same runs and baseline always give the same results."""
-    judged = judge_all(with_unplanned(runs), baseline)
-    tallies: dict[str, dict[tuple[str, str], Tally]] = {}
-    for (cell, subject, category), tally in count(frame_of(judged)).items():
-        tallies.setdefault(cell, {})[subject, category] = tally
-    places = [Place(Cell.parse(each.run.cell), each, tallies.get(each.run.cell, {})) for each in judged]
-    subjects = {subject for each in judged for subject in each.run.environment.subjects}
+    """Runs at hand: fill up plans, judge, count and lay out. The same runs and baseline give the same results."""
+    return results_of(table_of(runs), baseline)
+
+
+def results_of(table: Table, baseline: Baseline) -> Results:
+    """The same of a table."""
+    judged = judge_table(with_unplanned(table), baseline)
+    tallies = judged.tallies()
+    places = [
+        Place(Cell.parse(run.cell), run, tallies.get(run.cell, {}), judged, number)
+        for number, run in enumerate(judged.table.runs)
+    ]
+    subjects = {subject for run in judged.table.runs for subject in run.environment.subjects}
     subjects |= {subject for each in tallies.values() for subject, _ in each}
     categories = {category for each in tallies.values() for _, category in each}
     return Results(
         grids=_grids(places),
-        subjects=_ordered(subjects, (OURS, NATIVE)),
+        subjects=_ordered(subjects, (OURS, PATCHED, NATIVE)),
         categories=_ordered(categories, CATEGORIES),
-        unused=tuple(never_used((each.run for each in judged), baseline)),
+        judged=judged,
+        unused=judged.unused,
     )
 
 

@@ -94,7 +94,7 @@ def reasons(found: Results) -> list[str]:
             lines.append(f"{place.cell.id}: the run did not reach its end")
         lines += [
             f"{place.cell.id}: {cause.label}: {some(cause.ids, MOST_NAMES)}"
-            for cause in findings(place.judged.verdicts if place.judged else ())
+            for cause in findings(place.verdicts())
             if cause.verdict in ("regressed", "fixed")
         ]
     return lines

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from matrix.cells.cell import DEFAULT_PYTHON, Cell
-from matrix.judge.baseline import NATIVE, OURS
+from matrix.judge.baseline import NATIVE, OURS, PATCHED
 from matrix.judge.tally import ALL, State, Tally
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ MARKS: dict[State, Mark] = {
 
 SUBJECTS = {
     OURS: "with kvconform",
+    PATCHED: "with kvconform and its patches",
     NATIVE: "transformers alone",
     "exporter": "transformers' own exporter",
 }

@@ -1,8 +1,8 @@
 """`python -m kvconform explain "MESSAGE"`: is my error known, whose fault is it, and what to do.
 
-Reads the message, or a whole log from standard input, and compares it with what the known failures say. The comparison is
-one of texts that a message holds, after everything that differs from run to run is made alike. The site's page does the
-same with the same data; both are tested with the same messages.
+Reads the message, or a whole log from standard input, and looks in it for the texts by which the known failures tell of
+themselves, after everything that differs from run to run was made alike. The site's page does the same with the same
+data; both are tested with the same messages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Answer", "explain", "main", "normalise"]
 LONGEST = 1_000_000
 """Characters of a log that are read: its last ones, where the error is."""
 
-# The site's script has the same steps in the same order. All of them are about ASCII only, which both languages agree on.
+# The site's script has the same steps in the same order; all are about ASCII, on which both languages agree.
 _STEPS = (
     (re.compile(r"\x1b\[[0-9;]*[A-Za-z]"), ""),
     # What pytest and torchrun write before each line of a traceback.
@@ -32,13 +32,13 @@ _STEPS = (
     # torch's symbols: s0, u3, zuf0.
     (re.compile(r"\b(?:zuf|zf|[suz])[0-9]+\b", re.ASCII), "$"),
     (re.compile(r"\b[0-9]+(?:\.[0-9]+)*\b", re.ASCII), "#"),
-    (re.compile("[`\"\u2018\u2019\u201c\u201d]"), "'"),
+    (re.compile('[`"\u2018\u2019\u201c\u201d]'), "'"),
     (re.compile(r"[ \t\r\n\f\v]+"), " "),
 )
 
 
 def normalise(text: str) -> str:
-    """A message without what differs from run to run: addresses, numbers, symbols, folders, quotes, case, line breaks."""
+    """A message without what differs from run to run: addresses, numbers, symbols, folders, quotes, case, spaces."""
     for pattern, instead in _STEPS:
         text = pattern.sub(instead, text)
     return re.sub("[A-Z]", lambda letter: letter[0].lower(), text).strip(" ")
@@ -50,7 +50,7 @@ class Answer:
 
     Attributes:
         failure: the known failure that it tells of, or None.
-        perhaps: failures that it may tell of, each with the condition under which it does; empty where `failure` is set.
+        perhaps: failures that it may tell of, each with the condition under which it does; empty beside a `failure`.
     """
 
     failure: Failure | None = None
@@ -102,11 +102,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     message = " ".join(options.message) or _standard_input()
     if not message.strip():
-        print('error: no message: python -m kvconform explain "MESSAGE", or a log on standard input', file=sys.stderr)
+        sys.stderr.write('error: no message: python -m kvconform explain "MESSAGE", or a log on standard input\n')
         return 2
     known = load()
     answer = explain(message, known)
-    print(json.dumps(answer.to_json(), indent=2) if options.json else _text(answer, known))
+    sys.stdout.write((json.dumps(answer.to_json(), indent=2) if options.json else _text(answer, known)) + "\n")
     return 0 if answer.failure else 1
 
 

@@ -1,7 +1,7 @@
 """What was measured, in a few kilobytes that travel with the library: known failures, pairs, pins.
 
-`data/known.json` is written by `python -m matrix report` from the published records, the baseline and docs/known-failures;
-nobody edits it. `explain`, `pins` and `doctor` read it.
+`data/known.json` is written by `python -m matrix report` from the published records, the baseline and
+docs/known-failures; nobody edits it. `explain`, `pins` and `doctor` read it.
 """
 
 from __future__ import annotations
@@ -117,16 +117,19 @@ def load(text: str | None = None) -> Known:
     return Known(
         measured=(document["measured"][0], document["measured"][1]),
         failures=tuple(_failure(row) for row in document["failures"]),
-        pairs=tuple(Pair(*key.split("/"), verdicts) for key, verdicts in document["pairs"].items()),
+        pairs=tuple(_pair(key, verdicts) for key, verdicts in document["pairs"].items()),
         goals=tuple(_goal(row) for row in document["goals"]),
     )
 
 
 def _failure(row: Mapping[str, Any]) -> Failure:
-    says = tuple(
-        Says(tuple(one["all"]), tuple(one.get("unless", ())), one.get("perhaps", "")) for one in row["says"]
-    )
+    says = tuple(Says(tuple(one["all"]), tuple(one.get("unless", ())), one.get("perhaps", "")) for one in row["says"])
     return Failure(**{**row, "says": says})
+
+
+def _pair(key: str, verdicts: Mapping[str, str]) -> Pair:
+    torch, _, transformers = key.partition("/")
+    return Pair(torch, transformers, verdicts)
 
 
 def _goal(row: Mapping[str, Any]) -> Goal:

@@ -11,7 +11,8 @@ from matrix.cells.optin import Row
 from matrix.collect import resolve
 from matrix.errors import UnresolvedError, UserError
 from matrix.judge.baseline import load_baseline
-from matrix.judge.verdicts import judge, never_used
+from matrix.judge.table import judge_table, table_of
+from matrix.judge.verdicts import judge
 from matrix.paths import ROOT, Paths
 from tests.matrix import factories
 
@@ -82,5 +83,5 @@ def test_a_row_of_an_opt_in_category_is_not_stale_where_nobody_asked(tmp_path: P
         path.write_text(text.replace("{check}", check), encoding="utf-8")
         rows = load_baseline(path)
         verdicts = judge(run, rows)
-        assert never_used([run], rows) == []
+        assert judge_table(table_of([run]), rows).unused == ()
         assert ("fixed" in [verdict.verdict for verdict in verdicts]) is stale

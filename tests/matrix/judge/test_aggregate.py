@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix.judge.aggregate import count, frame_of, judge_all
+from matrix.judge.aggregate import count
 from matrix.judge.baseline import Baseline, BaselineRow
+from matrix.judge.table import judge_table, table_of
 from matrix.judge.tally import Tally, state_of
+from matrix.judge.verdicts import judge
 from matrix.records.lines import STATUSES, WRONG, Selection, Status
 from matrix.render.grid import results
 from matrix.render.summary import tallies
@@ -94,10 +96,10 @@ def test_pandas_counts_as_a_loop_does(answers: list[tuple[str, str, Status]]) ->
         record(f"{category}/{number}", status, subject) for number, (subject, category, status) in enumerate(answers)
     ]
     baseline = Baseline((BaselineRow("a/*", ("fail", "crash"), "why", "torch"),))
-    (judged,) = judge_all([run(*records)], baseline)
-    looped = {key: each for key, each in tallies(judged.run, judged.verdicts).items() if key[1] != "all"}
-    counted = {(subject, category): each for (_, subject, category), each in count(frame_of([judged])).items()}
-    assert counted == looped
+    one = run(*records)
+    looped = {key: each for key, each in tallies(one, judge(one, baseline)).items() if key[1] != "all"}
+    counted = judge_table(table_of([one]), baseline).tallies()
+    assert counted.get(one.cell, {}) == looped
 
 
 def test_releases_sort_as_versions_and_every_place_is_there() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from matrix.errors import ExitCode
-from matrix.judge.verdicts import Baseline, BaselineRow, exit_code, judge, never_used, policy
+from matrix.judge.table import judge_table, table_of
+from matrix.judge.verdicts import Baseline, BaselineRow, exit_code, judge, policy
 from matrix.records.lines import NOT_ASKED, STATUSES, WRONG, Selection, Status
 from tests.matrix.factories import record, run
 
@@ -71,7 +72,7 @@ def test_a_row_that_names_nothing_in_a_covered_cell_is_stale() -> None:
 def test_what_a_partial_run_lacks_makes_no_row_stale(partial: dict[str, object]) -> None:
     partly = run(record("archive/load"), **partial)
     assert exit_code(judge(partly, Baseline((ROW,)))) == ExitCode.OK
-    assert never_used([partly], Baseline((ROW,))) == []
+    assert judge_table(table_of([partly]), Baseline((ROW,))).unused == ()
 
 
 def test_a_row_for_another_cell_or_device_is_silent() -> None:
@@ -88,5 +89,6 @@ def test_a_row_speaks_about_its_subject_alone() -> None:
 def test_a_row_whose_checks_are_not_asked_anywhere_is_never_used() -> None:
     runs = [run(record(status="na")), run(record(status="skip"), torch="2.6")]
     assert exit_code(judge(runs[0], Baseline((ROW,)))) == ExitCode.OK
-    assert never_used(runs, Baseline((ROW,))) == [ROW]
-    assert never_used([*runs, run(record(status="fail"), torch="2.8")], Baseline((ROW,))) == []
+    assert judge_table(table_of(runs), Baseline((ROW,))).unused == (ROW,)
+    more = table_of([*runs, run(record(status="fail"), torch="2.8")])
+    assert judge_table(more, Baseline((ROW,))).unused == ()
