@@ -1,7 +1,7 @@
 """`python -m kvconform`: the commands that run in an environment with torch and transformers.
 
 `check` puts subjects to the conformance suite, `doctor` says what this environment can do, `patches` what it
-needs patched.
+needs patched; `explain` and `pins` answer from what was measured before and need neither.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ commands:
   check    put registrations of cache classes to the conformance suite (python -m kvconform check --help)
   doctor   say what this environment can do (python -m kvconform doctor --help)
   patches  list the patches of torch and transformers, and which of them are needed here (python -m kvconform patches)
+  explain  say whether an error is known, since when, and what to do (python -m kvconform explain "MESSAGE")
+  pins     print versions that were measured good for a goal (python -m kvconform pins --goal newest)
 
   --version
 """
@@ -42,6 +44,14 @@ def _run(arguments: list[str]) -> int:
         from kvconform.doctor import main as examine
 
         return examine(rest)
+    if command == "explain":
+        from kvconform.explain import main as explain
+
+        return explain(rest)
+    if command == "pins":
+        from kvconform.pins import main as pins
+
+        return pins(rest)
     if command in {"-V", "--version"}:
         from kvconform._version import __version__
 

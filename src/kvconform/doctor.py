@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as py_pytree
 
-from kvconform import build, probes
+from kvconform import build, known, probes
 from kvconform._version import __version__
 from kvconform.errors import KVConformError
 from kvconform.register import register_flattening_functions
@@ -62,6 +62,7 @@ class Diagnosis:
         wrong: registrations that lose something, each with what.
         trials: one a class.
         problem: why nothing could be tried, if so.
+        measured: what the published measurements say of this pair of releases, in lines.
     """
 
     versions: dict[str, str | None]
@@ -71,6 +72,7 @@ class Diagnosis:
     wrong: dict[str, str] = field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
     problem: str | None = None
+    measured: tuple[str, ...] = ()
 
     @property
     def fine(self) -> bool:
@@ -86,15 +88,16 @@ def diagnose() -> Diagnosis:
     """Examine this environment. Nothing stays registered."""
     versions = {name: _version(name) for name in _PACKAGES} | {"kvconform": __version__}
     python = platform.python_version()
+    measured = tuple(known.about(known.load(), versions["torch"], versions["transformers"]))
     try:
         probes.transformers_cache_utils()
     except KVConformError as error:
-        return Diagnosis(versions, python, "none", problem=str(error))
+        return Diagnosis(versions, python, "none", problem=str(error), measured=measured)
     classes = [cls for name in _CLASSES if (cls := probes.cache_class(name)) is not None]
     registered = {cls.__name__: _owner(cls) for cls in classes}
     storage = "layers" if probes.has_layers() else "lists"
     wrong = {name: why for name in registered if (why := _wrong(name)) is not None}
-    return Diagnosis(versions, python, storage, registered, wrong, tuple(_trials()))
+    return Diagnosis(versions, python, storage, registered, wrong, tuple(_trials()), measured=measured)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -194,12 +197,13 @@ def _text(found: Diagnosis) -> str:
         *(f"{name} {version or 'not installed'}" for name, version in found.versions.items()),
     ]
     if found.problem is not None:
-        return "\n".join([*lines, "", found.problem])
+        return "\n".join([*lines, "", found.problem, *found.measured])
     lines += ["", f"caches are stored as {found.storage}", "", "outside kvconform's context:"]
     for name, owner in found.registered.items():
         wrong = f" - wrong: {found.wrong[name]}" if name in found.wrong else ""
         lines.append(f"  {name:22} {'registered by ' + owner if owner else 'not registered'}{wrong}")
     lines += ["", "inside it:"]
     lines += [f"  {trial.name:24} round trip {trial.round_trip}, export {trial.export}" for trial in found.trials]
+    lines += ["", *found.measured]
     verdict = "kvconform makes this environment right" if found.fine else "something above cannot be made right here"
     return "\n".join([*lines, "", f"{verdict}. The whole suite: python -m kvconform check"])

@@ -25,7 +25,7 @@ LONGEST = 1_000_000
 _STEPS = (
     (re.compile(r"\x1b\[[0-9;]*[A-Za-z]"), ""),
     # What pytest and torchrun write before each line of a traceback.
-    (re.compile(r"^(?:[ \t]*E[ \t]|[ \t]*\[rank[0-9]+\]:)", re.MULTILINE), ""),
+    (re.compile(r"(^|\n)(?:[ \t]*E[ \t]|[ \t]*\[rank[0-9]+\]:)"), r"\1"),
     # Folders: the file's name stays.
     (re.compile(r"(?:[A-Za-z0-9_.~+@-]*[/\\])+"), ""),
     (re.compile(r"0x[0-9a-fA-F]+"), "#"),

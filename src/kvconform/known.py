@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
-__all__ = ["Failure", "Goal", "Known", "Pair", "Pins", "Says", "load"]
+__all__ = ["Failure", "Goal", "Known", "Pair", "Pins", "Says", "about", "load"]
 
 SCHEMA = 1
 
@@ -120,6 +120,33 @@ def load(text: str | None = None) -> Known:
         pairs=tuple(_pair(key, verdicts) for key, verdicts in document["pairs"].items()),
         goals=tuple(_goal(row) for row in document["goals"]),
     )
+
+
+def about(known: Known, torch: str | None, transformers: str | None) -> list[str]:
+    """What was measured of two installed versions, a line a subject, and the pins of the newest pair that is good.
+
+    Args:
+        known: what was measured.
+        torch: the installed version, "2.9.1+cu128", or None.
+        transformers: the same of transformers.
+    """
+    newest = next((goal.pins for goal in known.goals if goal.name == "newest" and goal.pins), None)
+    pins = [
+        f"  newest pair measured good: torch {newest.torch} with transformers {newest.transformers} "
+        "(python -m kvconform pins)"
+    ] * (newest is not None)
+    if torch is None or transformers is None:
+        return pins
+    pair = _minor(torch), _minor(transformers)
+    found = known.pair(*pair)
+    if found is None:
+        return [f"nobody has measured torch {pair[0]} with transformers {pair[1]}", *pins]
+    lines = [f"  {subject:22} {sentence}" for subject, sentence in found.verdicts.items()]
+    return [f"measured before, torch {pair[0]} with transformers {pair[1]}:", *lines, *pins]
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split("+")[0].split(".")[:2])
 
 
 def _failure(row: Mapping[str, Any]) -> Failure:
