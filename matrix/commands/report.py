@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,14 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: reports/records.parquet)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="for the table, figure and badges (default: reports)")
-    parser.add_argument(
-        "--site", type=Path, metavar="DIR", help="for the page and table.json (default: --out if given, else site)"
-    )
+    parser.add_argument("--site", type=Path, metavar="DIR", help="for the site (default: --out if given, else site)")
     parser.add_argument(
         "--baseline", type=Path, default=DEFAULT, metavar="FILE", help="default: matrix/data/baseline.toml"
     )
     parser.add_argument(
         "--readme", type=Path, metavar="FILE", help="renew the table in this file; default: README.md beside reports"
+    )
+    parser.add_argument(
+        "--repository",
+        default=_repository(),
+        metavar="URL",
+        help="the repository that the site links to (default: that of the CI job, if there is one)",
     )
     parser.add_argument("--summary", type=Path, metavar="FILE", help="append Markdown for a CI job to this file")
 
@@ -49,6 +54,7 @@ def run(found: argparse.Namespace) -> int:
         baseline=found.baseline,
         readme=found.readme,
         summary=found.summary,
+        repository=found.repository,
     )
 
 
@@ -60,12 +66,23 @@ def write(  # noqa: PLR0913 - the options of a command
     baseline: Path = DEFAULT,
     readme: Path | None = None,
     summary: Path | None = None,
+    repository: str = "",
 ) -> ExitCode:
     """Judge, write and print."""
     from matrix.render import report, wording
+    from matrix.render.site import build
 
     results = report.load(records, baseline)
-    report.publish(results, out, site, readme or _readme_beside(out), summary)
+    report.publish(
+        results,
+        out,
+        site,
+        readme or _beside(out, ROOT / "README.md"),
+        summary,
+        library=_beside(out, ROOT / build.LIBRARY),
+        parquet=records[0] if len(records) == 1 and records[0].suffix == ".parquet" else None,
+        repository=repository,
+    )
     print(f"{wording.measured(results)}: {out}/table.md, {site}/index.html")
     for subject in results.subjects:
         print(f"  {wording.subject_name(subject)}: {wording.headline(results, subject)}")
@@ -76,7 +93,11 @@ def write(  # noqa: PLR0913 - the options of a command
     return report.code(results)
 
 
-def _readme_beside(out: Path) -> Path | None:
-    """The README that shows the published table; a report written elsewhere changes no README."""
-    readme = ROOT / "README.md"
-    return readme if out.resolve() == (ROOT / "reports").resolve() and readme.is_file() else None
+def _beside(out: Path, path: Path) -> Path | None:
+    """A file of the repository that tells what is published; a report written elsewhere changes none."""
+    return path if out.resolve() == (ROOT / "reports").resolve() and path.is_file() else None
+
+
+def _repository() -> str:
+    server, name = os.environ.get("GITHUB_SERVER_URL", ""), os.environ.get("GITHUB_REPOSITORY", "")
+    return f"{server}/{name}" if server and name else ""

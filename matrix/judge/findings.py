@@ -12,6 +12,8 @@ from matrix.judge.verdicts import Judgement, Verdict
 _CONTEXT = re.compile(r"\s*\[[^\[\]]*\]\s*$")
 """The end of a message that says of which cache it speaks: "sequence length is 3, expected 9 [DynamicCache, ...]"."""
 
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]+|(?<=\()[0-9]{12,}(?=\))")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -62,9 +64,14 @@ def findings(verdicts: Iterable[Verdict]) -> list[Finding]:
     for verdict in verdicts:
         if verdict.verdict != "ok":
             record = verdict.record
-            key = (record.subject, verdict.verdict, record.status, verdict.row, _CONTEXT.sub("", record.message))
+            key = (record.subject, verdict.verdict, record.status, verdict.row, without_context(record.message))
             groups.setdefault(key, []).append(verdict)
     return [Finding(tuple(group)) for group in groups.values()]
+
+
+def without_context(message: str) -> str:
+    """A message without the end that says of which cache it speaks, and without addresses."""
+    return _ADDRESS.sub("0x", _CONTEXT.sub("", message))
 
 
 def some(names: list[str], most: int) -> str:

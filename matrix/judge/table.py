@@ -77,15 +77,22 @@ def table_of(runs: Iterable[CellRun]) -> Table:
     """Runs at hand as a table."""
     runs = list(runs)
     records = [record for run in runs for record in run.records]
-    data: dict[str, Any] = {
-        "cell": pd.Categorical(np.repeat(np.array([run.cell for run in runs], object), [len(r.records) for r in runs]))
-    }
+    data: dict[str, Any] = {"cell": categories([run.cell for run in runs for _ in run.records])}
     for name in TEXTS[1:]:
-        data[name] = pd.Categorical([getattr(record, name) for record in records])
-    data["status"] = data["status"].set_categories(list(STATUSES))
+        data[name] = categories([getattr(record, name) for record in records], STATUSES if name == "status" else ())
     data["seconds"] = np.fromiter((record.seconds for record in records), np.float32, len(records))
     headers = tuple(dataclasses.replace(run, records=()) for run in runs)
     return Table(headers, pd.DataFrame(data))
+
+
+def categories(values: Sequence[str], first: Sequence[str] = ()) -> pd.Categorical:
+    """Texts as codes and the different texts, in the order in which they come up after those of `first`.
+
+    The texts stay Python's: a message may hold half a surrogate pair, which pandas' own texts cannot.
+    """
+    seen = {text: number for number, text in enumerate(first)}
+    codes = np.fromiter((seen.setdefault(text, len(seen)) for text in values), np.int32, len(values))
+    return pd.Categorical.from_codes(codes, pd.Index(list(seen), dtype=object))
 
 
 def with_unplanned(table: Table) -> Table:
@@ -130,11 +137,8 @@ def _appended(table: Table, lost: Sequence[tuple[int, int, int]], category: npt.
     }
     data: dict[str, Any] = {}
     for name, values in columns.items():
-        kind = pd.CategoricalDtype(list(dict.fromkeys([*names[name], *values])))
-        old = table.frame[name].cat.set_categories(kind.categories)
-        data[name] = pd.Categorical.from_codes(
-            np.concatenate([old.cat.codes, pd.Categorical(values, dtype=kind).codes]), dtype=kind
-        )
+        more = categories(values, names[name])
+        data[name] = pd.Categorical.from_codes(np.concatenate([table.codes(name), more.codes]), more.categories)
     data["seconds"] = np.concatenate([table.frame["seconds"], np.zeros(len(lost), np.float32)])
     frame = pd.DataFrame(data)
     run_of = np.concatenate([np.repeat(np.arange(len(table.runs)), np.diff(table.bounds)), numbers])

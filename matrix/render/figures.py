@@ -7,7 +7,7 @@ import json
 from matrix.judge.baseline import OURS
 from matrix.render import wording
 from matrix.render.grid import Results
-from matrix.render.page import environment
+from matrix.render.templating import environment
 
 BOX_X, GAP, LINE, LEFT, TOP = 116, 4, 20, 124, 60
 COLOURS = {"good": "#14532d", "known": "#664400", "bad": "#8c1a1a", "open": "#595954", "none": "#595954"}
@@ -52,10 +52,10 @@ def badges(results: Results) -> dict[str, str]:
     passing = states.get("pass", 0)
     # Green only where it is true of every cell: a share would average failures away.
     tone = "good" if results.places and passing == len(results.places) else _worst_tone(results)
-    files |= _badge("kvconform", "torch x transformers", f"{passing} of {len(results.places)} cells pass", tone)
+    files |= badge("kvconform", "torch x transformers", f"{passing} of {len(results.places)} cells pass", tone)
     for place in results.places:
         label = f"torch {place.cell.torch} · transformers {place.cell.transformers}"
-        files |= _badge(place.cell.id, label, wording.short(place, OURS), wording.MARKS[place.state(OURS)].tone)
+        files |= badge(place.cell.id, label, wording.short(place, OURS), wording.MARKS[place.state(OURS)].tone)
     return files
 
 
@@ -64,7 +64,8 @@ def _worst_tone(results: Results) -> str:
     return next((tone for tone in ("bad", "open", "known") if tone in tones), "none")
 
 
-def _badge(name: str, label: str, message: str, tone: str) -> dict[str, str]:
+def badge(name: str, label: str, message: str, tone: str) -> dict[str, str]:
+    """The two files of a badge, by name."""
     colour = COLOURS[tone]
     endpoint = {"schemaVersion": 1, "label": label, "message": message, "color": colour.removeprefix("#")}
     image = (

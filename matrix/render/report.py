@@ -12,8 +12,9 @@ from matrix.judge.findings import findings, some
 from matrix.judge.flaky import flakes
 from matrix.records.sources import latest, read_every
 from matrix.records.writing import put
-from matrix.render import figures, page, tables, wording
+from matrix.render import figures, tables, wording
 from matrix.render.grid import Results, results
+from matrix.render.site import build
 from matrix.render.summary import MOST_NAMES
 
 OPEN, CLOSE = "<!-- table -->", "<!-- /table -->"
@@ -46,22 +47,33 @@ def write(
         UserError: there is no record, or a record or the baseline is malformed; nothing is written then.
     """
     found = load(records, baseline_path)
-    publish(found, out_dir, site_dir or out_dir, readme)
+    publish(found, out_dir, site_dir, readme)
     return code(found)
 
 
-def publish(
-    found: Results, out_dir: Path, site_dir: Path, readme: Path | None = None, summary: Path | None = None
+def publish(  # noqa: PLR0913 - what is written, and where
+    found: Results,
+    out_dir: Path,
+    site_dir: Path | None = None,
+    readme: Path | None = None,
+    summary: Path | None = None,
+    *,
+    library: Path | None = None,
+    parquet: Path | None = None,
+    repository: str = "",
 ) -> None:
-    """Write the tables, figure and badges, the page, and the table into a README that has its markers.
+    """Write the tables, figure and badges, the site, and the table into a README that has its markers.
 
     Args:
         found: the results.
         out_dir: where the tables, figure and badges go: what is committed. Badges of cells that are no longer there
             are removed.
-        site_dir: where the page, `table.json` and copies of the tables go: what is built and not committed.
+        site_dir: where the site and copies of the tables go: what is built and not committed. Without it, no site.
         readme: a README whose block between `<!-- table -->` and `<!-- /table -->` is renewed.
         summary: a file to which Markdown for a CI job is appended ($GITHUB_STEP_SUMMARY).
+        library: where the summary that travels with the library is renewed.
+        parquet: the published records, which become part of the site.
+        repository: the address of the repository, for the site's links to it.
 
     Raises:
         UserError: the README lacks its markers, and nothing is written then; or something could not be written.
@@ -69,11 +81,14 @@ def publish(
     # The README is read first: with its markers gone nothing is written at all.
     renewed = refreshed(readme.read_text(encoding="utf-8"), found, out_dir.name) if readme else ""
     committed = _committed(found)
-    # The page links to the tables beside it.
-    for folder, texts in ((out_dir, committed), (site_dir, committed | _built(found))):
-        for name, text in texts.items():
+    for folder in {out_dir: None, site_dir: None} if site_dir else {out_dir: None}:
+        for name, text in committed.items():
             put(folder / name, text)
     _put_badges(out_dir / "badges", figures.badges(found))
+    if site_dir is not None:
+        facts = build.write(found, site_dir, parquet, repository)
+        if library is not None:
+            put(library, build.known_json(facts))
     if readme is not None:
         put(readme, renewed)
     if summary is not None:
@@ -127,10 +142,6 @@ def _committed(found: Results) -> dict[str, str]:
         "table.csv": tables.as_csv(found),
         "figure.svg": figures.figure(found),
     }
-
-
-def _built(found: Results) -> dict[str, str]:
-    return {"index.html": page.render(found), "table.json": tables.as_json(found)}
 
 
 def _put_badges(folder: Path, files: dict[str, str]) -> None:

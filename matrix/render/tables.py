@@ -1,11 +1,10 @@
-"""Results as Markdown, CSV and JSON; docs/reading-the-table.md describes the columns."""
+"""Results as Markdown and CSV; docs/reading-the-table.md describes the columns."""
 
 from __future__ import annotations
 
 import csv
 import html
 import io
-import json
 from typing import Any
 
 from matrix.judge.baseline import OURS, BaselineRow
@@ -16,7 +15,6 @@ from matrix.records.lines import STATUSES
 from matrix.render import wording
 from matrix.render.grid import Grid, Place, Results
 
-SCHEMA = 1
 MOST_NAMES = 8
 """Checks with the same cause that Markdown names; the data and the page name them all."""
 CSV_COLUMNS = (
@@ -86,20 +84,6 @@ def as_csv(results: Results) -> str:
             for category in (ALL, *results.categories):
                 writer.writerow(_csv_row(place, subject, category))
     return stream.getvalue()
-
-
-def as_json(results: Results) -> str:
-    """Everything that the page shows."""
-    document = {
-        "schema": SCHEMA,
-        "measured": list(results.dates),
-        "digests": list(results.digests),
-        "subjects": list(results.subjects),
-        "categories": list(results.categories),
-        "warnings": wording.warnings(results),
-        "cells": [_json_cell(place, results) for place in results.places],
-    }
-    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _introduction(results: Results) -> str:
@@ -180,49 +164,3 @@ def _csv_row(place: Place, subject: str, category: str) -> dict[str, Any]:
 
 def _cell_columns(place: Place) -> dict[str, Any]:
     return {"cell": place.cell.id, **{name: getattr(place.cell, name) for name in CSV_COLUMNS[1:5]}}
-
-
-def _json_cell(place: Place, results: Results) -> dict[str, Any]:
-    run = place.run
-    if run is None:
-        return _cell_columns(place)
-    about = run.environment
-    versions = {"torch": about.torch, "transformers": about.transformers, "python": about.python}
-    return {
-        **_cell_columns(place),
-        "versions": versions,
-        "platform": about.platform,
-        "gpu": about.gpu,
-        "commit": about.commit,
-        "digest": about.digest,
-        "started": about.started,
-        "finished": run.finished,
-        "complete": run.complete,
-        "selection": about.selection.to_json(),
-        "unresolved": run.unresolved,
-        "subjects": {
-            subject: {category: _json_tally(place, subject, category) for category in (ALL, *results.categories)}
-            for subject in results.subjects
-        },
-        "checks": [_json_verdict(each) for subject in results.subjects for each in place.verdicts(subject)],
-    }
-
-
-def _json_tally(place: Place, subject: str, category: str) -> dict[str, Any]:
-    tally: Tally = place.tally(subject, category)
-    counts = {status: number for status, number in zip(STATUSES, tally.counts, strict=True) if number}
-    return {"state": place.state(subject, category), "total": tally.total, "known": tally.known, "counts": counts}
-
-
-def _json_verdict(verdict: Verdict) -> dict[str, Any]:
-    record = verdict.record
-    return {
-        "subject": record.subject,
-        "id": record.id,
-        "category": record.category,
-        "status": record.status,
-        "verdict": verdict.verdict,
-        "message": record.message,
-        "reproduce": record.reproduce,
-        "baseline": verdict.row.to_json() if verdict.row else None,
-    }

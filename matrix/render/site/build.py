@@ -1,0 +1,119 @@
+"""The site into a folder: pages, data, schemas, badges, the feed. The same input gives the same bytes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from matrix.cells import axes as axes_module
+from matrix.cells.axes import Axes
+from matrix.judge.goals import Pins
+from matrix.records.writing import put
+from matrix.render import wording
+from matrix.render.figures import badge
+from matrix.render.grid import Results
+from matrix.render.site import data, words
+from matrix.render.site.facts import AXES, Facts, Pair, facts
+from matrix.render.site.families import families
+from matrix.render.site.feed import feed
+from matrix.render.site.pages import Site, badge_label, change_text, pages, site_of
+from matrix.render.site.schemas import SCHEMAS
+from matrix.render.templating import TEMPLATES
+
+MANIFEST = "data/files.txt"
+"""The files of the site, for the next one that is written here: nothing else in the folder is touched."""
+PARQUET = "data/records.parquet"
+LIBRARY = Path("src") / "kvconform" / "data" / "known.json"
+"""Where the summary travels with the library."""
+
+
+def write(
+    results: Results, folder: Path, records: Path | None = None, repository: str = "", axes: Axes | None = None
+) -> Facts:
+    """Write the whole site, and remove what an earlier one wrote there and this one does not.
+
+    Args:
+        results: what to show.
+        folder: where the files go.
+        records: the published Parquet file, which becomes part of the site.
+        repository: the address of the repository, for links to it.
+        axes: the releases that are known (default: `matrix/data/cells.toml`).
+
+    Returns:
+        What the site shows, for those who write more of it.
+
+    Raises:
+        UserError: a file of `matrix/data` is malformed or does not fit the others.
+    """
+    axes = axes or axes_module.load()
+    found = facts(results, axes, repository)
+    site = site_of(found, families(found))
+    parquet = records is not None and records.is_file()
+    wanted = set()
+    for path, text in _files(site, axes, parquet=parquet):
+        put(folder / path, text)
+        wanted.add(path)
+    if parquet and records is not None:
+        shutil.copyfile(records, folder / PARQUET)
+        wanted.add(PARQUET)
+    _forget(folder, wanted)
+    return found
+
+
+def _files(site: Site, axes: Axes, *, parquet: bool) -> Iterator[tuple[str, str]]:
+    found = site.facts
+    yield from pages(site, wording.warnings(found.results), parquet=parquet)
+    for name in ("site.css", "site.js"):
+        yield f"assets/{name}", (TEMPLATES / "site" / name).read_text(encoding="utf-8")
+    for pair in found.pairs:
+        yield f"pair/{pair[0]}/{pair[1]}/data.json", data.dump(data.pair(found, pair))
+        yield from _badges(found, pair)
+    for axis in AXES:
+        for release in found.releases[axis]:
+            yield f"{axis}/{release}/data.json", data.dump(data.release(found, axis, release))
+    for failure in found.failures:
+        yield f"failure/{failure.page}/data.json", data.dump(data.failure(found, failure))
+    for family in site.families:
+        document = data.check(family.name, family.ids, family.counts)
+        yield f"check/{family.name}/data.json", data.dump(document)
+    for name, schema in SCHEMAS.items():
+        yield f"data/schemas/{name}.json", data.dump(schema)
+    yield "data/known.json", known_json(found)
+    for goal, pins in found.pins.items():
+        if pins:
+            yield f"pins/{goal}/constraints.txt", _constraints(pins)
+    texts = {key: change_text(change, site.subjects) for key, change in found.changes.items()}
+    yield "changes/feed.xml", feed(found, axes, texts)
+
+
+def known_json(found: Facts) -> str:
+    """The summary that travels with the library, small."""
+    return data.dump(data.known(found))
+
+
+def _badges(found: Facts, pair: Pair) -> Iterator[tuple[str, str]]:
+    for number, subject in enumerate(found.subjects):
+        one: Any = found.answer(pair, subject)
+        if one is None:
+            continue
+        end = f"-{''.join(letter if letter.isalnum() else '-' for letter in subject)}" if number else ""
+        tone = words.mark(one)[1]
+        for name, text in badge("badge", badge_label(pair, subject), words.verdict(one).lower(), tone).items():
+            yield f"pair/{pair[0]}/{pair[1]}/{name.replace('badge', f'badge{end}')}", text
+
+
+def _constraints(pins: Pins) -> str:
+    return "".join(f"{name}=={version}\n" for name, version in pins.packages.items())
+
+
+def _forget(folder: Path, wanted: set[str]) -> None:
+    """Remove what an earlier site wrote and this one does not: an address must not tell what is no longer true."""
+    manifest = folder / MANIFEST
+    earlier = manifest.read_text(encoding="utf-8").splitlines() if manifest.is_file() else []
+    for name in set(earlier) - wanted:
+        path = (folder / name).resolve()
+        if folder.resolve() in path.parents:
+            path.unlink(missing_ok=True)
+    put(manifest, "".join(f"{name}\n" for name in sorted(wanted)))

@@ -1,0 +1,156 @@
+// Every page answers without this script. It adds the look-up of a pair, the search for an error, arrow keys in grids, and,
+// where pages can be fetched (not from a file), details in place with addresses of their own.
+(() => {
+  "use strict";
+  document.documentElement.classList.add("js");
+  const data = (id) => { const node = document.getElementById(id); return node ? JSON.parse(node.textContent) : null; };
+  const make = (tag, text, className) => { const node = document.createElement(tag); if (text) node.textContent = text; if (className) node.className = className; return node; };
+  const root = document.body.dataset.root || "";
+
+  // From a server the address of a page has no file name.
+  const served = location.protocol.startsWith("http");
+  const clean = (url) => url.href.replace(/index\.html(?=$|[?#])/, "");
+  if (served && /index\.html$/.test(location.pathname)) history.replaceState(history.state, "", clean(new URL(location.href)));
+
+  // --- Is my error known? The steps and the rules of src/kvconform/explain.py.
+  const STEPS = [
+    [/\x1b\[[0-9;]*[A-Za-z]/g, ""],
+    [/(^|\n)(?:[ \t]*E[ \t]|[ \t]*\[rank[0-9]+\]:)/g, "$1"],
+    [/(?:[A-Za-z0-9_.~+@-]*[/\\])+/g, ""],
+    [/0x[0-9a-fA-F]+/g, "#"],
+    [/\b(?:zuf|zf|[suz])[0-9]+\b/g, "$$"],
+    [/\b[0-9]+(?:\.[0-9]+)*\b/g, "#"],
+    [/[`"\u2018\u2019\u201c\u201d]/g, "'"],
+    [/[ \t\r\n\f\v]+/g, " "],
+  ];
+  const normalise = (text) => STEPS.reduce((found, [pattern, instead]) => found.replace(pattern, instead), text)
+    .replace(/[A-Z]/g, (letter) => letter.toLowerCase()).replace(/^ +| +$/g, "");
+  const explain = (message, failures) => {
+    const text = normalise(message.slice(-1000000));
+    let best = null, most = -1;
+    const perhaps = new Map();
+    for (const failure of failures) for (const says of failure.says) {
+      const parts = says.all.map(normalise);
+      if (!parts.every((part) => text.includes(part)) || (says.unless || []).some((part) => text.includes(normalise(part)))) continue;
+      if (says.perhaps) { if (!perhaps.has(failure.page)) perhaps.set(failure.page, [failure, says.perhaps]); continue; }
+      const size = parts.reduce((sum, part) => sum + part.length, 0);
+      if (size > most) [best, most] = [failure, size];
+    }
+    return { failure: best, perhaps: best ? [] : [...perhaps.values()] };
+  };
+  window.kvconform = { normalise, explain };
+
+  const tell = (failure, when) => {
+    const box = make("div");
+    const head = make("p");
+    head.append(make("b", failure.title));
+    if (when) head.append(`, if ${when}`);
+    head.append(".");
+    const list = make("dl");
+    const row = (name, text) => { list.append(make("dt", name), make("dd", text)); };
+    row("Whose fault", failure.fault);
+    row("First bad", failure.first_bad || "older than what was measured");
+    row("First good", failure.first_good || "none yet");
+    row("Seen with", failure.seen || "no measured pair");
+    row("What to do", failure.fix);
+    box.append(head, list);
+    if (failure.code) box.append(make("pre", failure.code));
+    const link = make("a", "The lines that show it, and what fixes it");
+    link.href = `${root}failure/${failure.page}/index.html`;
+    box.append(link);
+    return box;
+  };
+  const form = document.getElementById("explain");
+  if (form) {
+    const failures = data("failures"), output = form.querySelector("output"), area = form.querySelector("textarea");
+    const run = () => {
+      if (!area.value.trim()) return output.replaceChildren();
+      const { failure, perhaps } = explain(area.value, failures);
+      if (failure) output.replaceChildren(make("p", "Known.", "tag known"), tell(failure));
+      else if (perhaps.length) output.replaceChildren(make("p", "Not known for sure. It may be:", "tag open"), ...perhaps.map(([one, when]) => tell(one, when)));
+      else output.replaceChildren(make("p", `Unknown: none of the ${failures.length} known failures says this.`, "tag open"));
+    };
+    form.addEventListener("submit", (event) => { event.preventDefault(); run(); });
+    area.addEventListener("input", run);
+  }
+
+  // --- Does my pair work? What is selected stands in the address: #pair/2.9/4.57
+  const pick = document.getElementById("pick");
+  if (pick) {
+    const pairs = data("pairs"), [torch, transformers] = pick.querySelectorAll("select"), output = pick.querySelector("output");
+    const show = () => {
+      const lines = pairs.of[`${torch.value}/${transformers.value}`] || [];
+      const list = make("ul", "", "answers");
+      for (const [name, tone, verdict, text] of lines.map((line) => [pairs.subjects[line[0]], ...line.slice(1).map((at) => pairs.texts[at])])) {
+        const item = make("li", "", tone), answer = make("span");
+        answer.append(make("b", verdict), text);
+        item.append(make("span", name), answer);
+        list.append(item);
+      }
+      const link = make("a", `Everything about torch ${torch.value} with transformers ${transformers.value}, and the lines to paste`);
+      link.href = `${root}pair/${torch.value}/${transformers.value}/index.html`;
+      output.replaceChildren(list, link);
+    };
+    const has = (select, value) => [...select.options].some((option) => option.value === value);
+    const read = () => {
+      const [, first, second] = location.hash.match(/^#pair\/([^/]+)\/([^/]+)$/) || [];
+      if (first && has(torch, first) && has(transformers, second)) [torch.value, transformers.value] = [first, second];
+      show();
+    };
+    pick.addEventListener("change", () => { history.pushState(null, "", `#pair/${torch.value}/${transformers.value}`); show(); });
+    pick.addEventListener("submit", (event) => event.preventDefault());
+    addEventListener("popstate", read);
+    read();
+  }
+
+  // --- Arrow keys move in a grid.
+  const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+  document.addEventListener("keydown", (event) => {
+    const cell = event.target.closest && event.target.closest(".grid td, .grid th");
+    if (!cell || !step[event.key] || event.altKey || event.ctrlKey || event.metaKey) return;
+    let [row, column] = [cell.parentNode.rowIndex, cell.cellIndex];
+    const rows = cell.closest("table").rows, [down, right] = step[event.key];
+    for (row += down, column += right; rows[row] && rows[row].cells[column]; row += down, column += right) {
+      const link = rows[row].cells[column].querySelector("a");
+      if (link) { event.preventDefault(); link.focus(); return; }
+    }
+  });
+
+  // --- Details in place: a link from a grid opens its page in a dialog, at the page's own address.
+  if (!served || typeof HTMLDialogElement === "undefined") return;
+  const here = location.href;
+  let dialog = null;
+  const close = () => { if (dialog) { const last = dialog; dialog = null; last.close(); last.remove(); } };
+  const open = async (href, push) => {
+    let text;
+    try { const answer = await fetch(href); if (!answer.ok) throw new Error(answer.statusText); text = await answer.text(); } catch { location.href = href; return; }
+    const page = new DOMParser().parseFromString(text, "text/html"), main = page.querySelector("main");
+    for (const link of main.querySelectorAll("[href]")) link.setAttribute("href", new URL(link.getAttribute("href"), href).href);
+    for (const node of main.querySelectorAll("[id]")) node.removeAttribute("id");
+    close();
+    dialog = make("dialog");
+    dialog.setAttribute("aria-label", page.title);
+    const bar = make("div", "", "bar"), button = make("button", "Close"), whole = make("a", "The page itself");
+    whole.href = href;
+    button.type = "button";
+    button.addEventListener("click", () => history.back());
+    bar.append(whole, button);
+    dialog.append(bar, ...main.childNodes);
+    dialog.addEventListener("cancel", (event) => { event.preventDefault(); history.back(); });
+    document.body.append(dialog);
+    if (push) history.pushState({ shows: href }, "", clean(new URL(href)));
+    dialog.showModal();
+    dialog.scrollTop = 0;
+  };
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("main .grid td a");
+    if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || link.closest("dialog")) return;
+    event.preventDefault();
+    open(link.href, true);
+  });
+  addEventListener("popstate", (event) => {
+    if (event.state && event.state.shows) open(event.state.shows, false);
+    else if (dialog) close();
+    else if (clean(new URL(location.href)).split("#")[0] !== clean(new URL(here)).split("#")[0]) location.reload();
+  });
+})();

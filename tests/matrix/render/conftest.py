@@ -1,0 +1,97 @@
+"""One small site for the tests that read it and for those that walk it in a browser."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from matrix.cells import axes as axes_module
+from matrix.cells.axes import Axes
+from matrix.judge.baseline import Baseline, BaselineRow
+from matrix.records import parquet
+from matrix.records.lines import CellRun, Record
+from matrix.render.grid import results
+from matrix.render.site import build
+from tests.matrix.factories import record, run
+
+NASTY = '<img src=x onerror=alert(1)> & "quotes" </pre></script><script>alert(2)</script> \x07\x1b[31m\ud800'
+PATCHED = "kvconform with patches"
+VMAP = "docs/known-failures/vmap-masks.md"
+ROWS = (
+    BaselineRow(
+        "model/exported-{decode,prefill}[llama]",
+        ("fail",),
+        "Masks are made with vmap.",
+        "transformers",
+        torch="<2.9",
+        transformers=">=4.53,<5.0",
+        link=VMAP,
+    ),
+    BaselineRow(
+        "registration/odd",
+        ("fail",),
+        "An odd <b>reason</b>.",
+        "torch",
+        torch="==2.9",
+        transformers="==5.0",
+        link="https://example.org/?a=1&b",
+    ),
+)
+EXPORTED = ("cache-in-and-out[named-{}]", "decode[{}]")
+TORCHES, RELEASES = ("2.7", "2.8", "2.9", "2.15"), ("4.53", "4.57", "5.0", "5.23")
+
+
+def small_axes() -> Axes:
+    """The known releases, cut to a few, so that a site has few pages."""
+    axes = axes_module.load()
+    return dataclasses.replace(
+        axes,
+        torch={name: axes.torch[name] for name in ("2.6", *TORCHES)},
+        transformers={name: axes.transformers[name] for name in ("4.52", *RELEASES)},
+    )
+
+
+def _records(torch: str, release: str) -> list[Record]:
+    masks = torch in ("2.7", "2.8") and release.startswith("4.")
+    message = (
+        "torch.export raised AssertionError: Current active mode <ProxyTorchDispatchMode object at 0x7f> not registered"
+    )
+    made = [record(f"dynamic-shape/{stem.format('dynamic-two-layers')}") for stem in EXPORTED]
+    made += [record(f"dynamic-shape/{stem.format('static-32')}") for stem in EXPORTED]
+    made += [
+        record(f"model/exported-{kind}[llama]", "fail" if masks else "pass", message=message)
+        for kind in ("decode", "prefill")
+    ]
+    made += [record(each.id, each.status, PATCHED) for each in made if torch == "2.15"]
+    alone = "StaticCache is not registered as a pytree node"
+    made += [record(each.id, "fail", "native", alone) for each in made if each.subject == "kvconform"]
+    return made
+
+
+def site_runs() -> list[CellRun]:
+    """A run of each kind: works, works with known failures, fails, odd texts, partial, a second lane, no install."""
+    made = []
+    for torch in TORCHES:
+        for release in RELEASES:
+            if (torch, release) not in {("2.7", "5.23"), ("2.9", "5.0"), ("2.8", "5.23")}:
+                subjects = ("kvconform", "native") + ((PATCHED,) if torch == "2.15" else ())
+                made.append(run(*_records(torch, release), torch=torch, transformers=release, subjects=subjects))
+    odd = [record("registration/odd", "crash", message=NASTY), *_records("2.9", "5.0")]
+    made.append(run(*odd, torch="2.9", transformers="5.0", digest=None))
+    made.append(run(torch="2.8", transformers="5.23", unresolved=f"torch is too old {NASTY}"))
+    gpu = run(*_records("2.15", "5.23"), torch="2.15", transformers="5.23")
+    cell = "torch2.15-tf5.23-py3.11-cuda"
+    return [*made, dataclasses.replace(gpu, environment=dataclasses.replace(gpu.environment, cell=cell))]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole site in a folder of its own."""
+    folder = tmp_path_factory.mktemp("site")
+    published = tmp_path_factory.mktemp("reports") / "records.parquet"
+    parquet.write(published, site_runs())
+    found = results(site_runs(), Baseline(ROWS))
+    build.write(found, folder, published, "https://example.org/kvconform", small_axes())
+    return folder

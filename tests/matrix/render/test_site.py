@@ -1,0 +1,246 @@
+"""The site as files: every link leads somewhere, every answer is the records', every document fits its schema."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import jsonschema
+import pytest
+
+from matrix.cells import axes as axes_module
+from matrix.judge.baseline import Baseline
+from matrix.records import parquet
+from matrix.render.grid import results
+from matrix.render.site import build, markdown
+from matrix.render.site.facts import facts
+from matrix.render.site.families import families
+from matrix.render.site.pages import pages, site_of
+from matrix.render.site.schemas import SCHEMAS
+from tests.matrix.factories import record, run
+from tests.matrix.render.conftest import NASTY, ROWS, site_runs, small_axes
+
+FIRST_SCREEN = 60_000
+"""Bytes of the first page, compressed."""
+
+
+class Page(HTMLParser):
+    """What a browser would see: the tags, the ids, the addresses, the text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    @property
+    def told(self) -> str:
+        return " ".join(self.text.split())
+
+
+def html(site: Path) -> list[Path]:
+    return sorted(site.rglob("*.html"))
+
+
+def test_every_kind_of_address_is_there(site: Path) -> None:
+    for address in (
+        "torch/2.9",
+        "transformers/4.57",
+        "pair/2.9/4.57",
+        "failure/vmap-masks",
+        "check/model/exported-decode",
+        "pins/newest",
+        "changes",
+        "data",
+    ):
+        assert (site / address / "index.html").is_file(), address
+
+
+def test_no_link_is_dead_and_none_asks_another_server(site: Path) -> None:
+    pages = {path: Page(path) for path in html(site)}
+    ids = {path: {value for _, name, value in page.attributes if name == "id"} for path, page in pages.items()}
+    for path, page in pages.items():
+        for tag, name, value in page.attributes:
+            if name not in ("href", "src") or value == "data:,":
+                continue
+            if value.startswith("https://"):
+                assert tag == "a", (path, value)
+                continue
+            target, fragment = urldefrag(unquote(value))
+            there = (path.parent / target).resolve() if target else path
+            assert there.is_file(), (path, value)
+            assert not fragment or fragment in ids[there], (path, value)
+
+
+def test_nothing_is_loaded_from_elsewhere_and_ids_are_unique(site: Path) -> None:
+    for path in html(site):
+        page = Page(path)
+        ids = [value for _, name, value in page.attributes if name == "id"]
+        assert len(ids) == len(set(ids)), path
+        assert not [name for _, name, _ in page.attributes if name.startswith("on")], path
+        assert page.tags.count("img") <= 1, path
+        assert "Content-Security-Policy" in path.read_text(encoding="utf-8")
+    for name in ("site.css", "site.js"):
+        text = (site / "assets" / name).read_text(encoding="utf-8")
+        assert not re.search(r"https?://|url\(|@import", text)
+
+
+def test_odd_texts_are_text(site: Path) -> None:
+    page = Page(site / "pair" / "2.9" / "5.0" / "index.html")
+    assert page.tags.count("script") == 1
+    assert NASTY[:60] in page.text
+    assert "\\x07\\x1b[31m\\xd800" in page.text
+    assert "torch is too old <img" in Page(site / "pair" / "2.8" / "5.23" / "index.html").text
+    for path in site.rglob("*"):
+        if path.suffix in {".html", ".svg", ".xml"}:
+            assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", path.read_text(encoding="utf-8")), path
+
+
+def test_the_first_line_answers(site: Path) -> None:
+    def told(address: str) -> str:
+        return Page(site / address / "index.html").told
+
+    assert "With kvconformYes: all 6 checks pass." in told("pair/2.15/5.23").replace(" Yes", "Yes")
+    assert "No: plain caches (0 of 2)" in told("pair/2.15/5.23")
+    known = told("pair/2.8/4.57")
+    assert "Yes, except exported models (0 of 2): 2 of 6 checks fail, for known reasons." in known
+    assert "With kvconform and its patchesNot measured." in known.replace(" Not", "Not")
+    assert "Nobody has measured this pair." in told("pair/2.7/5.23")
+    assert "A guess from the nearest that were measured (" in told("pair/2.7/5.23")
+    assert "No: these two cannot be installed together." in told("pair/2.8/5.23")
+    assert "With kvconform it works with torch 2.7, 2.8, 2.9, 2.15" in told("transformers/4.57")
+    assert "Use transformers 5.0 or later" in told("failure/vmap-masks")
+    assert "First goodtransformers 5.0, or torch 2.9" in told("failure/vmap-masks").replace(
+        " transformers", "transformers"
+    )
+    assert "With kvconform it passes in 10 of 14 pairs" in told("check/model/exported-decode")
+    assert "torch 2.15.1 with transformers 5.23.3." in told("pins/newest")
+    assert "Nothing measured yet." in told("pins/onnx")
+
+
+def test_a_second_lane_is_on_the_page_of_its_pair(site: Path) -> None:
+    told = Page(site / "pair" / "2.15" / "5.23" / "index.html").told
+    assert "Python 3.11, cpu" in told
+    assert "Python 3.11, cuda" in told
+    assert "-- --device cuda" in told
+
+
+def test_what_a_release_changed(site: Path) -> None:
+    told = Page(site / "transformers" / "5.0" / "index.html").told
+    assert "What it broke and repaired, against 4.57" in told
+    assert "repaired, 2 checks Models do not export: masks are made with vmap" in told
+    feed = ET.fromstring((site / "changes" / "feed.xml").read_text(encoding="utf-8"))
+    space = "{http://www.w3.org/2005/Atom}"
+    entries = feed.findall(f"{space}entry")
+    assert "with kvconform: 2 repaired" in next(
+        entry.findtext(f"{space}summary") or ""
+        for entry in entries
+        if entry.findtext(f"{space}title") == "transformers 5.0"
+    )
+    for entry in entries:
+        link = entry.find(f"{space}link")
+        assert link is not None
+        assert (site / "changes" / link.attrib["href"]).resolve().is_file()
+
+
+def test_every_document_fits_its_schema(site: Path) -> None:
+    kinds = {"pair": "pair", "torch": "release", "transformers": "release", "check": "check", "failure": "failure"}
+    seen = set()
+    for path in site.rglob("data.json"):
+        kind = kinds[path.relative_to(site).parts[0]]
+        jsonschema.validate(json.loads(path.read_text(encoding="utf-8")), SCHEMAS[kind])
+        seen.add(kind)
+    assert seen == set(kinds.values())
+    jsonschema.validate(json.loads((site / "data" / "known.json").read_text(encoding="utf-8")), SCHEMAS["known"])
+    for schema in SCHEMAS.values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_the_data_has_what_the_records_have(site: Path) -> None:
+    document = json.loads((site / "pair" / "2.8" / "4.57" / "data.json").read_text(encoding="utf-8"))
+    (cell,) = document["cells"]
+    failing = {(cause["subject"], name) for cause in cell["causes"] for name in cause["checks"]}
+    (one,) = [each for each in site_runs() if each.cell == cell["cell"]]
+    assert failing == {(each.subject, each.id) for each in one.records if each.status not in ("pass", "na", "skip")}
+    assert document["subjects"]["kvconform"]["answer"] == "yes"
+    assert document["subjects"]["native"]["answer"] == "no"
+    assert {each.cell for each in parquet.read_headers(site / "data" / "records.parquet")} == {
+        each.cell for each in site_runs()
+    }
+
+
+def test_badges_tell_their_subject(site: Path) -> None:
+    folder = site / "pair" / "2.8" / "4.57"
+    ours = json.loads((folder / "badge.json").read_text(encoding="utf-8"))
+    assert ours["label"] == "torch 2.8 · transformers 4.57, with kvconform"
+    assert ours["message"] == "yes"
+    alone = json.loads((folder / "badge-native.json").read_text(encoding="utf-8"))
+    assert (alone["label"].rpartition(", ")[2], alone["message"]) == ("transformers alone", "no")
+    ET.fromstring((folder / "badge-native.svg").read_text(encoding="utf-8"))
+    assert (site / "pair" / "2.15" / "4.57" / "badge-kvconform-with-patches.svg").is_file()
+
+
+def test_the_first_screen_is_small(site: Path) -> None:
+    assert len(gzip.compress((site / "index.html").read_bytes())) <= FIRST_SCREEN
+
+
+def test_the_published_first_screen_is_small() -> None:
+    from matrix.render import report
+
+    found = facts(report.load(Path(__file__).parents[3] / "reports" / "records.parquet"), axes_module.load())
+    path, text = next(pages(site_of(found, families(found)), [], parquet=True))
+    assert path == "index.html"
+    assert len(gzip.compress(text.encode())) <= FIRST_SCREEN
+
+
+def test_the_same_records_give_the_same_bytes_and_what_is_gone_goes(site: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(site, folder)
+    (folder / "mine.txt").write_text("not the site's")
+    found = results(site_runs(), Baseline(ROWS))
+    published = site / "data" / "records.parquet"
+    build.write(found, folder, tmp_path / "none", "https://example.org/kvconform", small_axes())
+    assert not (folder / "data" / "records.parquet").exists()
+    build.write(found, folder, published, "https://example.org/kvconform", small_axes())
+    files = {path.relative_to(site) for path in site.rglob("*") if path.is_file()}
+    assert {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} == files | {Path("mine.txt")}
+    for path in files:
+        assert (folder / path).read_bytes() == (site / path).read_bytes(), path
+    build.write(results([run(record("a/b"))], Baseline()), folder, axes=small_axes())
+    assert not (folder / "check" / "model" / "exported-decode" / "index.html").exists()
+    assert (folder / "mine.txt").exists()
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node on PATH; the browser's test asks the same")
+def test_the_script_parses(site: Path) -> None:
+    subprocess.run(["node", "--check", str(site / "assets" / "site.js")], check=True)
+
+
+def test_pages_of_failures_become_html() -> None:
+    text = "# Title\n\nOne `a < b` and [other](other.md), [gone](gone.md).\n\n```python\nx < 1\n```\n\nSays: `<b>`\n"
+    made = markdown.render(text, lambda target: "../other/index.html" if target == "other.md" else None)
+    assert made == (
+        '<p>One <code>a &lt; b</code> and <a href="../other/index.html">other</a>, gone.</p>\n'
+        "<pre>x &lt; 1\n</pre>\n<p>Says: <code>&lt;b&gt;</code></p>"
+    )
+
+
+def test_every_posted_error_has_a_thread() -> None:
+    posted = tomllib.loads((Path(__file__).parents[2] / "posted_errors.toml").read_text(encoding="utf-8"))["posted"]
+    assert all(re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", row["thread"]) for row in posted)

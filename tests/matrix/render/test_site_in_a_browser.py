@@ -1,0 +1,330 @@
+"""The site walked in a real browser: each question from the first page to its answer."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import shutil
+import threading
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matrix.judge.failures import DEFAULT as FAILURES
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+POSTED = tomllib.loads((Path(__file__).parents[2] / "posted_errors.toml").read_text(encoding="utf-8"))["posted"]
+MASKS = "AssertionError: Current active mode <torch.fx.experimental.proxy_tensor.ProxyTorchDispatchMode object at 0x7fb8> not registered"
+SLOW = {"offline": False, "latency": 40, "downloadThroughput": 1.6e6 / 8, "uploadThroughput": 0.75e6 / 8}
+USABLE = 1000
+"""Milliseconds until the look-up answers, on a quarter of this processor at 1.6 Mb/s."""
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
+    # Playwright's own loop closes after the test that used it last.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the base
+        pass
+
+
+@pytest.fixture(scope="module")
+def served(site: Path) -> Iterator[str]:
+    """A server that has the output folder and nothing else."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(site)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Any]:
+    """Opens a page in a context of its own; requests elsewhere, errors and messages fail the test."""
+    contexts, noise = [], []
+
+    def open_page(address: str, **options: Any) -> Any:
+        contexts.append(browser.new_context(**options))
+        opened = contexts[-1].new_page()
+        origin = address.split("/", 3)[2]
+        opened.on("request", lambda request: noise.append(request.url) if origin not in request.url else None)
+        opened.on("pageerror", lambda error: noise.append(str(error)))
+        opened.on("console", lambda message: noise.append(message.text))
+        opened.on("dialog", lambda dialog: noise.append(dialog.message))
+        opened.goto(address)
+        return opened
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [one for one in noise if not one.startswith("data:")] == []
+
+
+@pytest.fixture(params=["server", "file"])
+def address(request: pytest.FixtureRequest, site: Path, served: str) -> str:
+    return served if request.param == "server" else f"{site.as_uri()}/index.html"
+
+
+@pytest.fixture(params=[{"width": 1400, "height": 900}, {"width": 390, "height": 844}], ids=["desktop", "phone"])
+def size(request: pytest.FixtureRequest) -> dict[str, int]:
+    return request.param  # type: ignore[no-any-return]
+
+
+def fits(page: Any) -> bool:
+    """Whether nothing but the inside of a region scrolls sideways."""
+    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
+def test_does_my_pair_work(visit: Any, address: str, size: dict[str, int]) -> None:
+    page = visit(address, viewport=size)
+    assert fits(page)
+    page.select_option("select[name=torch]", "2.8")
+    page.select_option("select[name=transformers]", "4.57")
+    answer = page.locator("#pick output")
+    assert "With kvconform" in answer.inner_text()
+    assert "Yes, except exported models (0 of 2)" in answer.inner_text()
+    assert "No: plain caches (0 of 2)" in answer.inner_text()
+    assert page.url.endswith("#pair/2.8/4.57")
+    page.go_back()
+    assert "Yes, except" not in answer.inner_text() or not page.url.endswith("4.57")
+    page.go_forward()
+    assert "Yes, except exported models" in answer.inner_text()
+    answer.locator("a").click()
+    page.wait_for_url("**/pair/2.8/4.57/**")
+    assert page.locator("h1").inner_text() == "torch 2.8 with transformers 4.57"
+    assert "pip install torch==2.8.1 transformers==4.57.3" in page.locator("main").inner_text()
+    assert fits(page)
+
+
+def test_a_selected_pair_stands_in_the_address(visit: Any, address: str) -> None:
+    page = visit(f"{address}#pair/2.7/5.23")
+    text = page.locator("#pick output").inner_text()
+    assert "Nobody has measured it." in text
+    assert "A guess from the nearest that were measured" in text
+    assert page.input_value("select[name=torch]") == "2.7"
+
+
+def test_which_pair_should_i_use(visit: Any, address: str, size: dict[str, int]) -> None:
+    page = visit(address, viewport=size)
+    page.click("#which-pair a >> nth=0")
+    page.wait_for_url("**/pins/plain/**")
+    assert page.locator("main b").first.inner_text() == "torch 2.15.1 with transformers 5.23.3."
+    assert "torch==2.15.1\n" in page.locator("pre").first.inner_text()
+    assert "It is the newest transformers" in page.locator("main").inner_text()
+    assert fits(page)
+
+
+def test_is_my_error_known(visit: Any, address: str, size: dict[str, int]) -> None:
+    page = visit(address, viewport=size)
+    page.fill("textarea", f"a log\nE   {MASKS}")
+    page.click("text=Look it up")
+    answer = page.locator("#explain output")
+    assert answer.inner_text().startswith("Known.")
+    assert "transformers 5.0, or torch 2.9" in answer.inner_text()
+    assert fits(page)
+    answer.locator("a").click()
+    page.wait_for_url("**/failure/vmap-masks/**")
+    assert "Use transformers 5.0 or later" in page.locator("main").inner_text()
+    page.go_back()
+    page.fill("textarea", "hello")
+    assert "Unknown: none of the" in page.locator("#explain output").inner_text()
+
+
+def test_what_broke(visit: Any, address: str, size: dict[str, int]) -> None:
+    page = visit(address, viewport=size)
+    page.click("#what-broke >> text=transformers 5.0")
+    page.wait_for_url("**/transformers/5.0/**")
+    assert "What it broke and repaired, against 4.57" in page.locator("main").inner_text()
+    assert fits(page)
+
+
+def test_the_page_and_the_command_answer_alike(visit: Any, served: str) -> None:
+    """The same rules in two languages: posted messages, recorded ones, and texts made to differ."""
+    page = visit(served)
+    odd = [
+        "",
+        "E\tE x",
+        "\r\nE  a\rE  b",
+        "K\u212a \u017f s1\u00e9 u2_ 0x1G",
+        "a/b\\c.py \u2018x\u2019",
+        "$& $1 $$ 1.2.3 v1.2",
+    ]
+    messages = [row["message"] for row in POSTED] + [f"E   {row['message']}" for row in POSTED] + odd
+    rules = tomllib.loads(FAILURES.read_text(encoding="utf-8"))["failure"]
+    messages += ["\n".join(says["all"]) for row in rules for says in row["says"]]
+    script = """(messages) => { const failures = JSON.parse(document.getElementById("failures").textContent);
+      return messages.map((one) => { const found = window.kvconform.explain(one, failures);
+        return [window.kvconform.normalise(one), found.failure && found.failure.page, found.perhaps.map((each) => each[0].page)]; }); }"""
+    told = page.evaluate(script, messages)
+    expected = _by_the_library(messages)
+    assert told == expected
+    for row, (_, found, _) in zip(POSTED, told, strict=False):
+        assert (found or "") == row["page"], row["thread"]
+
+
+def _by_the_library(messages: list[str]) -> list[list[Any]]:
+    """What `python -m kvconform explain` finds; the matrix's own code never imports the library, its tests may."""
+    from kvconform import explain
+    from kvconform.known import Failure, Known, Says
+
+    rules = tomllib.loads(FAILURES.read_text(encoding="utf-8"))["failure"]
+    failures = tuple(
+        Failure(
+            row["page"],
+            *[""] * 7,
+            says=tuple(
+                Says(tuple(one["all"]), tuple(one.get("unless", ())), one.get("perhaps", "")) for one in row["says"]
+            ),
+        )
+        for row in rules
+    )
+    known = Known(("", ""), failures, (), ())
+    found = []
+    for message in messages:
+        answer = explain.explain(message, known)
+        perhaps = [failure.page for failure, _ in answer.perhaps]
+        found.append([explain.normalise(message), answer.failure.page if answer.failure else None, perhaps])
+    return found
+
+
+def test_by_keyboard_alone(visit: Any, address: str) -> None:
+    page = visit(address)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "To the answer"
+    page.focus("select[name=torch]")
+    page.keyboard.press("ArrowDown")
+    assert "#pair/2.9/5.23" in page.url
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/pair/2.9/5.23/**")
+    page.go_back()
+    page.focus("td a >> nth=0")
+    for key, cell in (
+        ("ArrowDown", "2.15/5.0"),
+        ("ArrowRight", "2.9/5.0"),
+        ("ArrowUp", "2.9/5.23"),
+        ("ArrowLeft", "2.15/5.23"),
+    ):
+        page.keyboard.press(key)
+        assert f"pair/{cell}/" in page.evaluate("document.activeElement.getAttribute('href')")
+    page.keyboard.press("ArrowUp")
+    assert "torch/2.15/" in page.evaluate("document.activeElement.getAttribute('href')")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/pair/2.15/5.23/**")
+
+
+def test_details_open_in_place_with_an_address(visit: Any, served: str) -> None:
+    page = visit(served)
+    page.click("td a[href*='pair/2.8/4.57/']")
+    dialog = page.locator("dialog[open]")
+    dialog.wait_for()
+    assert page.url == f"{served}pair/2.8/4.57/"
+    assert "Yes, except exported models" in dialog.inner_text()
+    page.go_back()
+    assert page.locator("dialog").count() == 0
+    assert page.url == served
+    page.go_forward()
+    page.locator("dialog[open]").wait_for()
+    page.keyboard.press("Escape")
+    page.wait_for_url(served)
+    assert page.locator("dialog").count() == 0
+    page.click("td a[href*='pair/2.8/4.57/']")
+    page.locator("dialog[open]").wait_for()
+    page.reload()
+    assert page.locator("h1").inner_text() == "torch 2.8 with transformers 4.57"
+
+
+def test_without_a_script(visit: Any, address: str) -> None:
+    page = visit(address, java_script_enabled=False)
+    assert "Choose a pair in the table of every pair." in page.locator("main").inner_text()
+    assert not page.locator("#pick").is_visible()
+    page.click("td a[href*='pair/2.8/4.57/']")
+    assert "Yes, except exported models" in page.locator("main").inner_text()
+
+
+KINDS = (
+    "",
+    "pair/2.8/4.57",
+    "pair/2.7/5.23",
+    "pair/2.9/5.0",
+    "torch/2.9",
+    "transformers/5.0",
+    "failure",
+    "failure/vmap-masks",
+)
+KINDS += ("check", "check/model/exported-decode", "pins", "pins/newest", "changes", "data")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_kind_of_page_has_an_accessibility_violation(visit: Any, served: str, kind: str, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
+    page = visit(f"{served}{kind}{'/' if kind else ''}", color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    found = axe.run(page)
+    assert found.violations_count == 0, found.generate_report()
+    if not kind:
+        page.fill("textarea", MASKS)
+        page.click("td a[href*='pair/2.9/5.0/']")
+        page.locator("dialog[open]").wait_for()
+        found = axe.run(page)
+        assert found.violations_count == 0, found.generate_report()
+
+
+def test_all_columns_are_visible_and_heads_stay(visit: Any, served: str) -> None:
+    page = visit(served, viewport={"width": 1400, "height": 700})
+    right = page.evaluate(
+        "Math.max(...[...document.querySelectorAll('.grid thead th')].map((each) => each.getBoundingClientRect().right))"
+    )
+    assert right <= 1400
+    page.locator(".grid tbody tr").last.scroll_into_view_if_needed()
+    page.mouse.wheel(0, 4000)
+    page.wait_for_timeout(100)
+    head = page.evaluate("document.querySelector('.grid thead th').getBoundingClientRect().top")
+    assert 0 <= head < 700
+
+
+def test_print_has_what_is_folded(visit: Any, served: str) -> None:
+    page = visit(f"{served}pair/2.8/4.57/")
+    page.emulate_media(media="print")
+    assert not page.locator("header.top").is_visible()
+
+
+def test_usable_within_a_second_on_a_slow_line(visit: Any, browser: Any, served: str) -> None:
+    """A quarter of this processor at 1.6 Mb/s; the server does not compress, so the bound is the harder one."""
+    times = []
+    for _ in range(3):
+        context = browser.new_context(viewport={"width": 390, "height": 844})
+        page = context.new_page()
+        client = context.new_cdp_session(page)
+        client.send("Network.enable")
+        client.send("Network.emulateNetworkConditions", SLOW)
+        client.send("Emulation.setCPUThrottlingRate", {"rate": 4})
+        page.add_init_script("addEventListener('DOMContentLoaded', () => { window.usable = performance.now(); })")
+        page.goto(served)
+        assert page.locator("#pick output .answers li").count() > 0
+        times.append(page.evaluate("window.usable"))
+        context.close()
+    print(json.dumps({"usable_ms": sorted(times)}))
+    assert min(times) < USABLE, times
