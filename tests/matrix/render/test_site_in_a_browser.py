@@ -143,7 +143,7 @@ def test_is_my_error_known(visit: Any, address: str, size: dict[str, int]) -> No
     assert fits(page)
     answer.locator("a").click()
     page.wait_for_url("**/failure/vmap-masks/**")
-    assert "Use transformers 5.0 or later" in page.locator("main").inner_text()
+    assert "or use transformers 5.0 or later" in page.locator("main").inner_text()
     page.go_back()
     page.fill("textarea", "hello")
     assert "Unknown: none of the" in page.locator("#explain output").inner_text()
