@@ -3,64 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 import torch.utils._pytree as pytree
 
-from kvconform.checks import archive, shapes, trees
+from kvconform.checks import archive
 from kvconform.checks.caches import Recipe
 from kvconform.checks.errors import expect_equal
-from kvconform.checks.exporting import TOLERANCE, expect_exportable, expect_program_equals_eager
-from kvconform.checks.modules import UpdateCache
+from kvconform.checks.exporting import TOLERANCE, expect_program_equals_eager
 from kvconform.checks.observe import same
 from kvconform_conformance.examples.caches import DYNAMIC, EXPORTED, by_name, step_inputs
+from kvconform_conformance.examples.programs import decode_step
 from kvconform_conformance.runner.subjects import Subject
 
 
-def _program(recipe: Recipe, *, dynamic: bool) -> tuple[torch.export.ExportedProgram, torch.nn.Module]:
-    cache = recipe.build()
-    trees.expect_registered(cache, recipe.where)
-    module = UpdateCache.like(cache)
-    dims = shapes.named(recipe.longest)
-    asked: Any = ({0: dims.batch}, shapes.dynamic_shapes(recipe.build, 2, recipe.length, dims), {}) if dynamic else None
-    return expect_exportable(module, step_inputs(cache), asked, where=recipe.where), module
-
-
 @pytest.mark.parametrize("recipe", EXPORTED, ids=lambda recipe: recipe.name)
-def test_same_process(registered: object, recipe: Recipe, tmp_path: Path) -> None:
+def test_same_process(registered: Subject, recipe: Recipe, tmp_path: Path) -> None:
     """A decode step saved and loaded in one process equals eager, and loading falls back to no unsafe unpickling."""
-    program, module = _program(recipe, dynamic=False)
+    program = decode_step(registered, recipe, dynamic=False)
     path = tmp_path / "program.pt2"
-    archive.save(program, path, recipe.where)
+    archive.save(program.exported, path, recipe.where)
     loaded = archive.expect_loads(path, recipe.where)
-    expect_program_equals_eager(loaded, module, step_inputs(recipe.build()), where=f"{recipe.where}, loaded")
+    expect_program_equals_eager(loaded, program.module, step_inputs(recipe.build()), where=f"{recipe.where}, loaded")
 
 
 @pytest.mark.parametrize("recipe", DYNAMIC, ids=lambda recipe: recipe.name)
-def test_dynamic(registered: object, recipe: Recipe, tmp_path: Path) -> None:
+def test_dynamic(registered: Subject, recipe: Recipe, tmp_path: Path) -> None:
     """A loaded program still takes an unseen batch and length."""
-    program, module = _program(recipe, dynamic=True)
+    program = decode_step(registered, recipe, dynamic=True)
     path = tmp_path / "program.pt2"
-    archive.save(program, path, recipe.where)
+    archive.save(program.exported, path, recipe.where)
     loaded = archive.expect_loads(path, recipe.where)
     args = step_inputs(recipe.build(3, recipe.length + 2), 3)
-    expect_program_equals_eager(loaded, module, args, where=f"{recipe.where}, loaded; batch 3")
+    expect_program_equals_eager(loaded, program.module, args, where=f"{recipe.where}, loaded; batch 3")
 
 
 @pytest.mark.parametrize("name", ["dynamic-two-layers"])
 def test_fresh_process(registered: Subject, name: str, tmp_path: Path) -> None:
     """A saved program loads and runs in a process that only entered the subject, at an unseen batch and length."""
     recipe = by_name(name)
-    program, module = _program(recipe, dynamic=True)
+    program = decode_step(registered, recipe, dynamic=True)
     path = tmp_path / "program.pt2"
-    archive.save(program, path, recipe.where)
+    archive.save(program.exported, path, recipe.where)
     batch, length = 3, recipe.length + 2
     result = tmp_path / "result.pt"
     fresh = ["-m", "kvconform_conformance.runner.fresh", registered.name, name, str(batch), str(length)]
     got = archive.run_in_fresh_process([*fresh, str(path), str(result)], result, recipe.where)
-    expected = pytree.tree_leaves(module(*step_inputs(recipe.build(batch, length), batch)))
+    expected = pytree.tree_leaves(program.module(*step_inputs(recipe.build(batch, length), batch)))
     expect_equal("the number of leaves", len(got), len(expected), recipe.where)
     for index, (one, other) in enumerate(zip(got, expected, strict=True)):
         expect_equal(f"leaf {index} equals eager", same(one, other, TOLERANCE), True, recipe.where)

@@ -18,7 +18,9 @@ from kvconform.checks.exporting import (
 from kvconform.checks.modules import ReadCache, UpdateCache
 from kvconform.checks.needs import Need, has
 from kvconform_conformance.examples.caches import DYNAMIC, step_inputs, step_states
+from kvconform_conformance.examples.programs import Program, decode_step
 from kvconform_conformance.runner.needs import needs
+from kvconform_conformance.runner.subjects import Subject
 
 STEPS = 8
 _HINTED = recipes("dynamic-two-layers", "encoder-decoder")
@@ -67,42 +69,51 @@ def test_cache_in(registered: object, recipe: Recipe, dims: Callable[[int], shap
 
 
 @asked_in_each_way
-def test_cache_in_and_out(registered: object, recipe: Recipe, dims: Callable[[int], shapes.Dims]) -> None:
+def test_cache_in_and_out(registered: Subject, recipe: Recipe, dims: Callable[[int], shapes.Dims]) -> None:
     """A decode step: symbolic exactly where asked; result and returned cache equal eager at two unseen sizes."""
-    _step(recipe, dims(recipe.longest), strict=False)
+    shared = dims is shapes.named
+    program = decode_step(registered, recipe, dynamic=True) if shared else _step(recipe, dims(recipe.longest))
+    _expect_generality(program, recipe)
 
 
 @of
 def test_strict(registered: object, recipe: Recipe) -> None:
     """The same decode step exported in strict mode, with named dimensions."""
-    _step(recipe, shapes.named(recipe.longest), strict=True)
+    _expect_generality(_step(recipe, shapes.named(recipe.longest), strict=True), recipe)
 
 
-def _step(recipe: Recipe, dims: shapes.Dims, *, strict: bool) -> None:
+def _step(recipe: Recipe, dims: shapes.Dims, *, strict: bool = False) -> Program:
+    """A decode step that no other check asks."""
     cache = recipe.build()
     trees.expect_registered(cache, recipe.where)
     asked = (*_asked(recipe, dims), {})
     module = UpdateCache.like(cache)
     program = expect_exportable(module, step_inputs(cache), asked, strict=strict, where=recipe.where)
-    expect_symbolic_exactly(program, asked, recipe.where)
+    return Program(program, module, asked)
+
+
+def _expect_generality(program: Program, recipe: Recipe) -> None:
+    expect_symbolic_exactly(program.exported, program.asked, recipe.where)
     for batch, length in _unseen(recipe):
         args = step_inputs(recipe.build(batch, length), batch)
-        expect_program_equals_eager(program, module, args, where=f"{recipe.where}; batch {batch}, length {length}")
+        where = f"{recipe.where}; batch {batch}, length {length}"
+        expect_program_equals_eager(program.exported, program.module, args, where=where)
 
 
 @of
-def test_decode(registered: object, recipe: Recipe) -> None:
+def test_decode(registered: Subject, recipe: Recipe) -> None:
     """Eight decode steps through one program, fed its own cache, equal eager.
 
     A sliding cache stays within its window.
     """
-    cache = recipe.build()
-    trees.expect_registered(cache, recipe.where)
-    asked = (*_asked(recipe, shapes.named(recipe.longest)), {})
-    module = UpdateCache.like(cache)
-    program = expect_exportable(module, step_inputs(cache), asked, where=recipe.where)
+    program = decode_step(registered, recipe, dynamic=True)
     expect_decodes(
-        program, module, step_inputs(cache), lambda step: step_states(2, 1, step), steps=STEPS, where=recipe.where
+        program.exported,
+        program.module,
+        step_inputs(recipe.build()),
+        lambda step: step_states(2, 1, step),
+        steps=STEPS,
+        where=recipe.where,
     )
 
 

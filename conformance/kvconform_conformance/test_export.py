@@ -13,6 +13,8 @@ from kvconform.checks.caches import Recipe, recipes
 from kvconform.checks.exporting import expect_exportable
 from kvconform.checks.modules import MakeCache, ReadCache, UpdateCache
 from kvconform_conformance.examples.caches import EXPORTED, step_inputs
+from kvconform_conformance.examples.programs import decode_step
+from kvconform_conformance.runner.subjects import Subject
 
 strictly = pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
 # Strict export differs by the class that it has to rebuild, hardly by the layers in it; it is the slower one.
@@ -44,8 +46,11 @@ def test_cache_out(registered: object, strict: bool) -> None:
 
 
 @in_both_modes
-def test_cache_in_and_out(registered: object, recipe: Recipe, strict: bool) -> None:
+def test_cache_in_and_out(registered: Subject, recipe: Recipe, strict: bool) -> None:
     """A decode step that takes and returns a cache exports; result and cache, counters included, equal eager."""
+    if not strict:
+        decode_step(registered, recipe, dynamic=False)
+        return
     args = step_inputs(recipe.build())
     trees.expect_registered(args[1], recipe.where)
     expect_exportable(UpdateCache.like(args[1]), args, strict=strict, where=recipe.where)

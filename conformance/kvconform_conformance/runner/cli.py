@@ -145,13 +145,17 @@ def _run(options: argparse.Namespace, subjects: list[str], environment: Environm
 
     from kvconform_conformance.runner import selection, summary
     from kvconform_conformance.runner.controller import Controller
+    from kvconform_conformance.runner.warm import warm_workers
 
     recorder = Recorder.open(options.record, environment.device)
     recorder.write("cell", {**environment.to_json(options.cell, options.digest), **_header(options, subjects)})
     _calm_environment()
-    with tempfile.TemporaryDirectory(prefix="kvconform-") as faults:
+    with (
+        tempfile.TemporaryDirectory(prefix="kvconform-") as faults,
+        warm_workers(Path(faults), environment.device) as python,
+    ):
         controller = Controller(recorder, Path(faults))
-        arguments = _arguments(options, subjects, environment.device, faults)
+        arguments = _arguments(options, subjects, environment.device, faults, python)
         try:
             code = pytest.main(arguments, plugins=[controller, summary.Progress(recorder)])
         except KeyboardInterrupt:
@@ -213,10 +217,10 @@ def base_arguments(suite: Path) -> list[str]:
     ]
 
 
-def _arguments(options: argparse.Namespace, subjects: list[str], device: str, faults: str) -> list[str]:
+def _arguments(options: argparse.Namespace, subjects: list[str], device: str, faults: str, python: str) -> list[str]:
     arguments = base_arguments(options.suite)
     # Some checks take a thousand times as long as others: with fixed shares one worker is left alone at the end.
-    arguments += ["-p", "xdist.plugin", "-n", str(options.jobs), "--dist", "worksteal"]
+    arguments += ["-p", "xdist.plugin", "--tx", f"{options.jobs}*popen//python={python}", "--dist", "worksteal"]
     arguments += ["--max-worker-restart", "100000"]
     arguments += [f"--kvconform-subject={name}" for name in subjects]
     arguments += [f"--kvconform-category={name}" for name in options.category or []]

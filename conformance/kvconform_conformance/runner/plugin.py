@@ -5,8 +5,10 @@ Loaded in the workers (and in the controller, where it only knows the options).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
+import gc
 import importlib
 import json
 import random
@@ -19,7 +21,7 @@ from typing import IO, Any
 import pytest
 
 from kvconform.checks.registry import RegistrySnapshot, registry_snapshot, restore_registry
-from kvconform_conformance.runner import optin, subjects
+from kvconform_conformance.runner import optin, order, subjects
 from kvconform_conformance.runner.needs import NotApplicableError, PolicySkipError, require_all
 
 PROPERTY = "kvconform"
@@ -52,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
         stream = (Path(folder) / f"{worker}.txt").open("w", encoding="utf-8")
         config.stash[_FAULTS] = stream
         faulthandler.enable(stream, all_threads=False)
-        _prepare_torch()
+        prepare_torch()
 
 
 # Modules that register classes for good when they are imported, or that the built-in subjects import.
@@ -68,8 +70,11 @@ _EARLY_IMPORTS = (
 )
 
 
-def _prepare_torch() -> None:
-    """One thread a worker, and everything slow or registering imported before the tables are first read."""
+def prepare_torch() -> None:
+    """One thread a worker, and everything slow or registering imported before the tables are first read.
+
+    What was imported stays: the garbage collector need not walk through it again and again.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -77,6 +82,9 @@ def _prepare_torch() -> None:
         # What a release lacks or cannot import is met again, and judged, by the check or the subject that wants it.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    gc.freeze()
+    # Extensions report what is left of them at the end.
+    atexit.register(gc.unfreeze)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -119,10 +127,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if optin.is_wanted(check.split("/", 1)[0], check, categories, exactly, everything=everything):
             kept.append(item)
     seed = config.getoption("--kvconform-shuffle")
-    if seed is not None:
+    if seed is None:
+        kept = order.arrange(kept, getattr(config, "workerinput", {}).get("workercount", 1), _describe)
+    else:
         # Seeded, since the controller and its workers must agree on the order.
         random.Random(seed).shuffle(kept)  # noqa: S311 - an order, no secret
     items[:] = kept
+
+
+def _describe(item: pytest.Item) -> tuple[str, str, str]:
+    """The subject, the id and the name of the example of a check."""
+    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    return (*split_nodeid(item.nodeid), getattr(parameters.get("recipe"), "name", ""))
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
