@@ -14,6 +14,7 @@ from kvconform.checks.exporting import TOLERANCE, expect_program_equals_eager
 from kvconform.checks.observe import same
 from kvconform_conformance.examples.caches import DYNAMIC, EXPORTED, by_name, step_inputs
 from kvconform_conformance.examples.programs import decode_step
+from kvconform_conformance.runner import python
 from kvconform_conformance.runner.subjects import Subject
 
 
@@ -47,7 +48,15 @@ def test_fresh_process(registered: Subject, name: str, tmp_path: Path) -> None:
     archive.save(program.exported, path, recipe.where)
     batch, length = 3, recipe.length + 2
     result = tmp_path / "result.pt"
-    fresh = ["-m", "kvconform_conformance.runner.fresh", registered.name, name, str(batch), str(length)]
+    fresh = [
+        *python.options(),
+        "-m",
+        "kvconform_conformance.runner.fresh",
+        registered.name,
+        name,
+        str(batch),
+        str(length),
+    ]
     got = archive.run_in_fresh_process([*fresh, str(path), str(result)], result, recipe.where)
     expected = pytree.tree_leaves(program.module(*step_inputs(recipe.build(batch, length), batch)))
     expect_equal("the number of leaves", len(got), len(expected), recipe.where)

@@ -8,8 +8,9 @@ is refused, every check that needs it fails with the same words.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -31,8 +32,26 @@ class Program:
     asked: Any
 
 
-_Key = tuple[str, str, bool]
-_EXPORTED: dict[_Key, torch.export.ExportedProgram | ExpectationError] = {}
+Made = TypeVar("Made")
+_MADE: dict[tuple[object, ...], object] = {}
+
+
+def once(key: tuple[object, ...], make: Callable[[], Made]) -> Made:
+    """What ``make`` gives for this key, made once in a process; a failed expectation is kept too, and raised again.
+
+    The key names the subject, and all else that the program depends on.
+    """
+    __tracebackhide__ = True
+    if key not in _MADE:
+        try:
+            _MADE[key] = make()
+        except ExpectationError as error:
+            _MADE[key] = ExpectationError(str(error))
+    made = _MADE[key]
+    if isinstance(made, ExpectationError):
+        # A new one each time: an exception gathers the frames that it was raised through.
+        raise ExpectationError(str(made))
+    return cast("Made", made)
 
 
 def decode_step(subject: Subject, recipe: Recipe, *, dynamic: bool) -> Program:
@@ -51,26 +70,13 @@ def decode_step(subject: Subject, recipe: Recipe, *, dynamic: bool) -> Program:
     trees.expect_registered(cache, recipe.where)
     module, inputs = UpdateCache.like(cache), step_inputs(cache)
     asked = named(recipe) if dynamic else None
-    key = (subject.name, recipe.name, dynamic)
-    if key not in _EXPORTED:
-        _EXPORTED[key] = _export(module, inputs, asked, recipe.where)
-    made = _EXPORTED[key]
-    if isinstance(made, ExpectationError):
-        raise ExpectationError(str(made))
-    expect_program_equals_eager(made, module, inputs, where=f"{recipe.where}, the exported inputs")
-    return Program(made, module, asked)
+    key = ("decode step", subject.name, recipe.name, dynamic)
+    exported = once(key, lambda: export(module, inputs, asked, where=recipe.where))
+    expect_program_equals_eager(exported, module, inputs, where=f"{recipe.where}, the exported inputs")
+    return Program(exported, module, asked)
 
 
 def named(recipe: Recipe) -> Any:
     """The dynamic shapes of ``(x, cache, position)``: the batch of both, and the cache's length, by name."""
     dims = shapes.named(recipe.longest)
     return ({0: dims.batch}, shapes.dynamic_shapes(recipe.build, 2, recipe.length, dims), {})
-
-
-def _export(
-    module: torch.nn.Module, inputs: Any, asked: Any, where: str
-) -> torch.export.ExportedProgram | ExpectationError:
-    try:
-        return export(module, inputs, asked, where=where)
-    except ExpectationError as error:
-        return ExpectationError(str(error))

@@ -29,13 +29,15 @@ LONG = (
 """How the ids begin of checks that export or start a process: seconds each, those of the others milliseconds."""
 
 SHARING = frozenset({"dynamic-shape", "archive", "export"})
-"""Categories whose checks ask the same programs, one for each example."""
+"""Categories whose checks ask the same programs, those of each example. The checks of `recipe` ask one by function."""
 
 
 def key(subject: str, check: str, example: str) -> Key:
     """What checks have in common that should run on the same worker; the check itself where that is nothing."""
     category = check.partition("/")[0]
-    return (subject, example) if category in SHARING and example else (subject, example, check)
+    if category in SHARING and example:
+        return subject, example
+    return (subject, check.partition("[")[0]) if category == "recipe" else (subject, example, check)
 
 
 def arrange(items: Sequence[Item], workers: int, describe: Callable[[Item], tuple[str, str, str]]) -> list[Item]:

@@ -23,6 +23,11 @@ STARTED = b"+"
 """What the warm process answers once it has forked."""
 
 
+def options() -> list[str]:
+    """What to give a Python first, so that it is forked from the warm process; nothing where there is none."""
+    return ["-I", "-S", __file__] if ADDRESS in os.environ else []
+
+
 def main(arguments: list[str]) -> int:
     """Run in a fork of the warm process, or as a plain Python."""
     # Ctrl-C reaches the forked process too, whose answer to it counts.

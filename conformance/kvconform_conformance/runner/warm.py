@@ -65,6 +65,7 @@ def _process(address: Path) -> Iterator[None]:
         listener.listen(_WAITING)
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-m", "kvconform_conformance.runner.warm", str(listener.fileno())],
+            env={**os.environ, ADDRESS: str(address)},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=[listener.fileno()],
