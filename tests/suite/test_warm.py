@@ -30,7 +30,7 @@ def address(tmp_path_factory):
         patch.setenv("OMP_NUM_THREADS", "1")
         command = entered.enter_context(warm.warm_workers(tmp_path_factory.mktemp("warm"), "cpu"))
         assert command.endswith("python.py")
-        yield os.environ[ADDRESS]
+        yield os.environ.pop(ADDRESS)
 
 
 def launch(address, *arguments, **options):

@@ -41,6 +41,8 @@ def warm_workers(folder: Path, device: str) -> Iterator[str]:
     The command is a plain Python where the platform does not fork safely, or ``device`` is not the CPU: a process that
     has asked for CUDA devices must not be forked.
     """
+    # A run inside a worker of another run has workers of its own.
+    os.environ.pop(ADDRESS, None)
     launcher = [sys.executable, "-I", "-S", str(Path(__file__).with_name("python.py"))]
     address = folder / "warm"
     # In a worker's specification two slashes end the path.
@@ -74,7 +76,7 @@ def _process(address: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.pop(ADDRESS)
+        os.environ.pop(ADDRESS, None)
         process.kill()
         process.communicate()
 
