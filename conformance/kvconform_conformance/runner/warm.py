@@ -32,6 +32,7 @@ from kvconform_conformance.runner.python import ADDRESS, STARTED
 
 _THREADS = Path("/proc/self/task")
 _WAITING = 64
+_ENDING = 3.0
 
 
 @contextlib.contextmanager
@@ -72,13 +73,19 @@ def _process(address: Path) -> Iterator[None]:
             stdout=subprocess.DEVNULL,
             pass_fds=[listener.fileno()],
         )
+    assert process.stdin is not None
     os.environ[ADDRESS] = str(address)
     try:
         yield
     finally:
         os.environ.pop(ADDRESS, None)
-        process.kill()
-        process.communicate()
+        # It ends when this pipe does, unless it is still importing.
+        process.stdin.close()
+        try:
+            process.wait(_ENDING)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def has_one_thread() -> bool:
@@ -105,7 +112,8 @@ class Server:
         while True:
             for key, _ in self.selector.select():
                 if key.fileobj is sys.stdin:
-                    # Nothing is ever written there: it is readable when the controller has ended.
+                    # Nothing is ever written there: it is readable when the run has ended, or its controller.
+                    self._end()
                     return None
                 if key.fileobj is woken:
                     woken.recv(_WAITING)
@@ -141,6 +149,13 @@ class Server:
         with contextlib.suppress(OSError):
             connection.sendall(STARTED)
         return None
+
+    def _end(self) -> None:
+        """End what still runs, a worker that hangs too."""
+        for process, connection in self.running.items():
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            connection.close()
 
     def _leave(self, connection: socket.socket) -> None:
         """Close, in a forked process, what belongs to the warm one."""
