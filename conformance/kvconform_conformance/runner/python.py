@@ -47,12 +47,17 @@ def _forked(arguments: list[str]) -> int | None:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(address)
-            socket.send_fds(connection, [b"."], [0, 1, 2])
-            connection.sendall(json.dumps({"arguments": arguments, "folder": os.getcwd()}).encode() + b"\n")  # noqa: PTH109 - pathlib costs a start
-            if connection.recv(1) != STARTED:
-                return None
         except OSError:
             return None
+        try:
+            socket.send_fds(connection, [b"."], [0, 1, 2])
+            connection.sendall(json.dumps({"arguments": arguments, "folder": os.getcwd()}).encode() + b"\n")  # noqa: PTH109 - pathlib costs a start
+            started = connection.recv(1) == STARTED
+        except OSError:
+            started = False
+        if not started:
+            # A run that ends, for Ctrl-C, removes the address: nobody waits for this process any more.
+            return None if os.path.exists(address) else 1  # noqa: PTH110 - pathlib costs a start
         # The forked process has the only ends of these pipes now: its end is theirs.
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)

@@ -79,6 +79,8 @@ def _process(address: Path) -> Iterator[None]:
         yield
     finally:
         os.environ.pop(ADDRESS, None)
+        # Launchers that still wait see by this that the run has ended, and start nothing.
+        address.unlink()
         # It ends when this pipe does, unless it is still importing.
         process.stdin.close()
         try:
