@@ -169,7 +169,7 @@ def test_nothing_of_an_interrupted_run_stays(tmp_path):
     line = [sys.executable, "-m", "kvconform", "check", "--suite", str(tmp_path), "--subject=native", "--jobs=2"]
     with subprocess.Popen([*line, f"--record={record}"], start_new_session=True, stderr=subprocess.PIPE) as process:
         for _ in range(1200):
-            if record.exists() and '"started"' in record.read_text("utf-8"):
+            if record.exists() and '"kind": "started"' in record.read_text("utf-8"):
                 break
             time.sleep(0.1)
         # As a terminal does: to every process of the group.

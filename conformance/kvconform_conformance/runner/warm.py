@@ -66,13 +66,18 @@ def _process(address: Path) -> Iterator[None]:
         listener.bind(str(address))
         # Whoever connects before the imports are done waits for them.
         listener.listen(_WAITING)
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "kvconform_conformance.runner.warm", str(listener.fileno())],
-            env={**os.environ, ADDRESS: str(address)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[listener.fileno()],
-        )
+        # Ctrl-C is for the controller: a process ignores from its start what was ignored where it was started.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                [sys.executable, "-m", "kvconform_conformance.runner.warm", str(listener.fileno())],
+                env={**os.environ, ADDRESS: str(address)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[listener.fileno()],
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
     assert process.stdin is not None
     os.environ[ADDRESS] = str(address)
     try:
@@ -222,8 +227,7 @@ def run(arguments: list[str], folder: str) -> None:
 
 
 def main(descriptor: str) -> None:
-    """Import, then serve."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Import, then serve. Started with Ctrl-C ignored."""
     from kvconform_conformance.runner.plugin import prepare_torch
 
     with socket.socket(fileno=int(descriptor)) as listener:
