@@ -6,7 +6,7 @@ import enum
 
 
 class ExitCode(enum.IntEnum):
-    """What a session or a command of the matrix says when it ends."""
+    """The exit codes of the sessions and the commands of the matrix."""
 
     OK = 0
     """No regression."""
@@ -44,7 +44,7 @@ class UserError(Exception):
 
 
 class EmptySelectionError(UserError):
-    """A selection that names nothing: a matrix that silently ran nothing is the worst result."""
+    """A selection that names no cell or no check; to run nothing and end with 0 would look like a success."""
 
     def __init__(self, message: str, next_command: str = "") -> None:
         super().__init__(message, next_command, ExitCode.EMPTY)

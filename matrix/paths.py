@@ -1,4 +1,4 @@
-"""Where things lie: one object, so that a test can move the whole house."""
+"""Where things lie: one object, so that a test can put everything into a folder of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "matrix" / "data"
-"""What the matrix knows beforehand, as TOML: the releases, the expectations, the opt-in packages."""
+"""The data of the matrix, as TOML: the releases, the expected failures, the opt-in packages."""
 
 
 @dataclass(frozen=True)

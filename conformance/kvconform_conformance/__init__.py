@@ -1,1 +1,1 @@
-"""The conformance suite: checks put to subjects, in the environment at hand (``python -m kvconform check``)."""
+"""The conformance suite: `python -m kvconform check` puts its checks to subjects, in the environment it runs in."""

@@ -1,12 +1,12 @@
-"""``python -m kvconform_conformance.portability save|load DIR``: programs saved in one environment, run in another.
+"""`python -m kvconform_conformance.portability save|load DIR`: programs saved in one environment, run in another.
 
-``save`` exports a decode step of each example with dynamic batch and length and writes ``NAME.pt2``, with ``NAME.json``
-and ``NAME.leaves`` beside it: the cache's tree spec as text, and its leaves. ``load`` asks two questions of each:
+`save` exports a decode step of each example with dynamic batch and length and writes `NAME.pt2`, with `NAME.json`
+and `NAME.leaves` beside it: the cache's tree spec as text, and its leaves. `load` asks two questions of each:
 
 program   the archive loads and, given this environment's own cache of an unseen batch and length, equals eager
 context   the spec's text and the leaves make a cache that equals this environment's own
 
-Each answer is a line of JSON in ``--record``, flushed when written. Exit codes: 0 every program was asked (whatever it
+Each answer is a line of JSON in `--record`, flushed when written. Exit codes: 0 every program was asked (whatever it
 answered), 2 usage.
 """
 
@@ -78,14 +78,14 @@ def main(argv: list[str]) -> int:
 def _run(options: argparse.Namespace, record: Record) -> None:
     here = Environment.here("cpu")
     versions = {"torch": here.torch, "transformers": here.transformers, "python": here.python}
-    told = json.loads(options.header)
-    record.write("portability", act=options.act, schema=SCHEMA, subject=options.subject, **versions, **told)
+    given = json.loads(options.header)
+    record.write("portability", act=options.act, schema=SCHEMA, subject=options.subject, **versions, **given)
     asked = _save if options.act == "save" else _load
     options.folder.mkdir(parents=True, exist_ok=True)
     subject = resolve(options.subject)
     for recipe in EXAMPLES:
         for question, answer in asked(recipe, options.folder):
-            # Entered anew for each: what one leaves behind must not help the next.
+            # The subject is entered for each question: what one leaves behind must not help the next.
             with subject.activate():
                 status, message = _answer(answer)
             record.write("answer", program=recipe.name, question=question, status=status, message=clean(message))
@@ -93,16 +93,14 @@ def _run(options: argparse.Namespace, record: Record) -> None:
 
 
 def _answer(ask: Callable[[], None]) -> Answer:
-    """What a question's answer is.
+    """The status and the message of a question.
 
-    ====================  ======
-    raised                status
-    ====================  ======
-    nothing               pass
-    NotApplicableError    na
-    ExpectationError      fail
-    anything else         error
-    ====================  ======
+    | what it raises     | status |
+    |--------------------|--------|
+    | nothing            | pass   |
+    | NotApplicableError | na     |
+    | ExpectationError   | fail   |
+    | anything else      | error  |
     """
     try:
         ask()
@@ -110,7 +108,7 @@ def _answer(ask: Callable[[], None]) -> Answer:
         return "na", str(reason)
     except ExpectationError as failure:
         return "fail", str(failure)
-    except Exception as error:  # noqa: BLE001 - told as an error; the next program is asked all the same
+    except Exception as error:  # noqa: BLE001 - it is an answer, and the next program is asked all the same
         return "error", f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
     return "pass", ""
 
@@ -182,7 +180,7 @@ def load_context(recipe: Recipe, folder: Path) -> None:
 
 
 def storage() -> str:
-    """Where this release's caches keep their tensors: in a list of layers, or in two lists."""
+    """Where caches of this release keep their tensors: in a list of layers (4.54 and later), or in two lists."""
     return "layers" if "layers" in vars(lookup("transformers.cache_utils:DynamicCache")()) else "two lists"
 
 
@@ -193,9 +191,14 @@ def _require(recipe: Recipe, whose: str) -> None:
 
 
 def _require_same_storage(recipe: Recipe, folder: Path) -> None:
-    """The one declared limit: the text names layer classes where there are layers, and there are none in two lists.
+    """Leave out the pairs of releases that cannot work, where a cache has layers in one of them and not in the other.
 
-    It holds only where the two texts do differ; otherwise the question is asked.
+    Where caches have layers (transformers 4.54 and later) a context names their classes; where they are two lists there
+    are no classes to name, and neither release can read the context of the other. Contexts that name no class are the
+    same text in both, and then the question is asked.
+
+    Raises:
+        NotApplicableError: the storage and the contexts differ; the message holds both contexts.
     """
     if not (folder / f"{recipe.name}.json").exists():
         return
@@ -208,7 +211,7 @@ def _require_same_storage(recipe: Recipe, folder: Path) -> None:
 
 
 def _context_difference(recipe: Recipe, folder: Path) -> str:
-    """How the context saved differs from this environment's, as the beginning of a message; empty where it does not."""
+    """The saved context and this environment's, as the beginning of a message; empty where they are the same."""
     if not (folder / f"{recipe.name}.json").exists():
         return ""
     saved, mine = _facts(recipe, folder)["context"], _own_context(recipe)
@@ -231,7 +234,7 @@ def _own_context(recipe: Recipe) -> str:
 
 def _context(spec: Any) -> str:
     """The contexts of a spec and its children, as one text."""
-    # 2.15 warns about the attribute, earlier releases have no method.
+    # torch 2.15 warns about the attribute `children_specs`, and earlier releases have no method `children`.
     children = spec.children() if hasattr(spec, "children") else spec.children_specs
     inner = [_context(child) for child in children if not child.is_leaf()]
     return " ".join([json.dumps(spec.context, default=str), *inner])

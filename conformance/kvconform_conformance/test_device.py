@@ -1,4 +1,4 @@
-"""Device: where tensors are after a round trip and a move; fake CUDA everywhere, real with ``--device cuda``."""
+"""Device: where tensors are after a round trip and a move; fake CUDA everywhere, real with `--device cuda`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _moved(cache: Any, device: str) -> Any:
 def _fake_moved(cache: Any) -> Any:
     """Move by allocating anew.
 
-    Torch asks the driver for some ``.to("cuda")`` and ``empty_like`` even of a fake tensor.
+    Torch asks the driver for some `.to("cuda")` and `empty_like` even of a fake tensor.
     """
 
     def moved(tensor: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,7 @@ def test_fake_round_trip(registered: object, recipe: Recipe) -> None:
 
 @of
 def test_fake_move(registered: object, recipe: Recipe) -> None:
-    """``tree_map`` moves every tensor of a cache to another device."""
+    """`tree_map` moves every tensor of a cache to another device."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     trees.expect_registered(recipe.build(), recipe.where)
@@ -88,7 +88,7 @@ def test_meta(registered: object, recipe: Recipe) -> None:
 @pytest.mark.parametrize("name", ["many-layers", "types", "windows", "static", "skipped", "anything"])
 @pytest.mark.parametrize("move", [*MOVES])
 def test_moves(registered: object, move: str, name: str) -> None:
-    """A cache that ``tree_map`` moved to another type or device tells the new one wherever it tells any."""
+    """A cache that `tree_map` moved to another type or device tells the new one wherever it tells any."""
     plain = {"tensors": "plain", "attributes": "none"}
     cases = [case for case in spaces.BY_NAME[name].some(40, **plain) if case.layers < 14]
     expect_for_all(cases[:20], lambda case: _expect_moved(case, MOVES[move]))
@@ -115,7 +115,7 @@ def test_cuda_round_trip(registered: object, recipe: Recipe) -> None:
 @of
 @needs_cuda()
 def test_cuda_move(registered: object, recipe: Recipe) -> None:
-    """A cache that ``tree_map`` moved from CPU to GPU and back equals the original."""
+    """A cache that `tree_map` moved from CPU to GPU and back equals the original."""
     cache = recipe.build()
     trees.expect_registered(cache, recipe.where)
     there = _moved(cache, "cuda")

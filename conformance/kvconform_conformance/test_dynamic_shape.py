@@ -45,7 +45,7 @@ of = pytest.mark.parametrize("recipe", DYNAMIC, ids=lambda recipe: recipe.name)
 
 
 def _asked(recipe: Recipe, dims: shapes.Dims) -> tuple[Any, ...]:
-    """The dynamic shapes of ``(x, cache)``: the batch of both, and the cache's length."""
+    """The dynamic shapes of `(x, cache)`: the batch of both, and the cache's length."""
     cache = shapes.dynamic_shapes(recipe.build, 2, recipe.length, dims)
     return ({0: dims.batch}, cache)
 

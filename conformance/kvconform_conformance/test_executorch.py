@@ -1,4 +1,4 @@
-"""Executorch (opt-in): the recipe's static-cache program, lowered to a ``.pte``, decodes in the ExecuTorch runtime.
+"""Executorch (opt-in): the recipe's static-cache program, lowered to a `.pte`, decodes in the ExecuTorch runtime.
 
 The module that is exported is the one that runs on devices: one token at a time, its cache in buffers.
 """
@@ -32,7 +32,7 @@ backends = pytest.mark.parametrize("backend", ["portable", "xnnpack"])
 
 @backends
 def test_static_cache(registered: object, backend: str, tmp_path: Path) -> None:
-    """``kvconform.convert_and_export_with_cache`` lowered and run by the runtime: 16 greedy tokens equal eager.
+    """`kvconform.convert_and_export_with_cache` lowered and run by the runtime: 16 greedy tokens equal eager.
 
     It passes on every registration that knows DynamicCache, since the cache is inside the module.
     """
@@ -46,7 +46,7 @@ def test_static_cache(registered: object, backend: str, tmp_path: Path) -> None:
 @backends
 @needs(has("transformers.integrations.executorch:convert_and_export_with_cache"))
 def test_release_recipe(registered: object, backend: str, tmp_path: Path) -> None:
-    """``convert_and_export_with_cache`` of transformers itself, lowered and run: 16 greedy tokens equal eager."""
+    """`convert_and_export_with_cache` of transformers itself, lowered and run: 16 greedy tokens equal eager."""
     trees.expect_registered(BY_NAME["dynamic-two-layers"].build())
     _expect_generates(_lowered(exported_recipe(), backend), tmp_path, f"transformers' recipe, {backend}")
 
@@ -80,7 +80,7 @@ def _expect_generates(pte: bytes, folder: Path, where: str) -> None:
 
 
 def _lowered(program: Any, backend: str) -> bytes:
-    """The ``.pte`` of a program; whatever the lowering raises is a failed expectation."""
+    """The `.pte` of a program; whatever the lowering raises is a failed expectation."""
     __tracebackhide__ = True
     from executorch.exir import to_edge_transform_and_lower
 
@@ -94,15 +94,16 @@ def _lowered(program: Any, backend: str) -> bytes:
             edge = to_edge_transform_and_lower(program, partitioner=partitioners)
             return bytes(edge.to_executorch().buffer)
     except Exception as error:
-        told = " ".join(str(error).split())[:600]
-        raise ExpectationError(f"lowering raised {type(error).__name__}: {told}, expected a program") from error
+        words = " ".join(str(error).split())[:600]
+        raise ExpectationError(f"lowering raised {type(error).__name__}: {words}, expected a program") from error
 
 
 @contextmanager
 def _lowering() -> Iterator[None]:
-    """Lets releases before 1.1 find their ``flatc``, which is beside the interpreter, without an activated environment.
+    """Put the interpreter's folder on PATH and discard what the lowering prints.
 
-    What the lowering prints is kept out of the worker's channels.
+    ExecuTorch before 1.1 looks for its `flatc` on PATH, where it is only in an activated environment. The output of a
+    worker belongs to pytest-xdist.
     """
     path = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), path])
@@ -142,7 +143,7 @@ def _generate(path: Path, ids: torch.Tensor) -> list[int]:
 
 
 def _step(method: Any, ids: torch.Tensor, position: int) -> torch.Tensor:
-    """The logits of one token; the runtime's memory is used again by the next call, hence the copy."""
+    """The logits of one token, copied: the next call writes into the same memory."""
     (logits,) = method.execute([ids[:, position : position + 1].contiguous(), torch.tensor([position])])
     last: torch.Tensor = logits[:, -1].clone()
     return last

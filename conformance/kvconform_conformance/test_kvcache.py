@@ -17,7 +17,8 @@ restored = pytest.mark.parametrize("restore", [oracle.unchanged, trees.round_tri
 def test_causal(registered: object, restore: Restore, stream: Stream, rival: Rival) -> None:
     """Full attention: every earlier token and no other takes part.
 
-    As it is, the cache passes without any registration: only beside that does a difference, once restored, tell of one.
+    A cache that was never flattened (`as-is`) passes without any registration. A failure of the restored one is the
+    registration's only where `as-is` passes.
     """
     oracle.expect_same_stream(rival, stream, restore)
 
@@ -28,7 +29,8 @@ def test_causal(registered: object, restore: Restore, stream: Stream, rival: Riv
 def test_window(registered: object, restore: Restore, stream: Stream, rival: Rival) -> None:
     """Windows and chunks: exactly those of the window, below it, at it and past it.
 
-    As it is, the cache passes without any registration: only beside that does a difference, once restored, tell of one.
+    A cache that was never flattened (`as-is`) passes without any registration. A failure of the restored one is the
+    registration's only where `as-is` passes.
     """
     oracle.expect_same_stream(rival, stream, restore)
 
@@ -39,7 +41,8 @@ def test_window(registered: object, restore: Restore, stream: Stream, rival: Riv
 def test_encoder_decoder(registered: object, restore: Restore, stream: Stream, rival: Rival) -> None:
     """Self and cross attention: what an encoder made is written once and seen by every token.
 
-    As it is, the cache passes without any registration: only beside that does a difference, once restored, tell of one.
+    A cache that was never flattened (`as-is`) passes without any registration. A failure of the restored one is the
+    registration's only where `as-is` passes.
     """
     oracle.expect_same_encoder_decoder(rival, stream, restore)
 
@@ -49,7 +52,8 @@ def test_encoder_decoder(registered: object, restore: Restore, stream: Stream, r
 def test_crop(registered: object, restore: Restore, keep: int) -> None:
     """Cropping a DynamicCache is removing to the end.
 
-    As it is, the cache passes without any registration: only beside that does a difference, once restored, tell of one.
+    A cache that was never flattened (`as-is`) passes without any registration. A failure of the restored one is the
+    registration's only where `as-is` passes.
     """
     oracle.expect_same_after_crop(FULL[0], keep, restore)
 
@@ -59,6 +63,7 @@ def test_crop(registered: object, restore: Restore, keep: int) -> None:
 def test_reorder(registered: object, restore: Restore, order: tuple[int, ...]) -> None:
     """Reordering the batch of a DynamicCache is copying prefixes.
 
-    As it is, the cache passes without any registration: only beside that does a difference, once restored, tell of one.
+    A cache that was never flattened (`as-is`) passes without any registration. A failure of the restored one is the
+    registration's only where `as-is` passes.
     """
     oracle.expect_same_after_reorder(FULL[0], order, restore)

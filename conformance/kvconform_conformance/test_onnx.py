@@ -1,4 +1,4 @@
-"""Onnx (opt-in): ``torch.onnx.export(dynamo=True)`` of modules with a cache in and out, run by onnxruntime.
+"""Onnx (opt-in): `torch.onnx.export(dynamo=True)` of modules with a cache in and out, run by onnxruntime.
 
 The graph's inputs are the leaves of the arguments in the order of the registration, its outputs those of the result, so
 a registration whose leaves are in another order than the exporter's is seen here.
@@ -65,9 +65,9 @@ class DecodeStep(torch.nn.Module):
         self.model = model
 
     def forward(self, input_ids: torch.Tensor, cache: Any, position: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """One token at ``position``, which attends to everything that the cache holds and to itself.
+        """One token at `position`, which attends to everything that the cache holds and to itself.
 
-        The mask is given: one that transformers makes goes through vmap, which torch before 2.9 cannot export.
+        The mask is given: transformers makes its masks with vmap, which torch before 2.9 cannot export.
         """
         mask = torch.zeros((1, 1, 1, stored(cache)[0][0].shape[2] + 1))
         output = self.model(
@@ -87,7 +87,7 @@ def test_decode_step(registered: object, tiny: TinyModel, tmp_path: Path) -> Non
     trees.expect_registered(tiny.prefill(model, 2, PROMPT), tiny.name)
 
     def build(batch: int, length: int) -> Any:
-        # Slices of longer tensors would make guards on their strides.
+        # The strides of a slice of a longer tensor would become guards of the program.
         cache = tiny.prefill(model, batch, length)
         return pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.contiguous(), cache)
 
@@ -148,7 +148,7 @@ def _expect_onnx(  # noqa: PLR0917 - a builder or check of many settings
     folder: Path,
     where: str,
 ) -> None:
-    """Export with the first of the ``(batch, length)`` pairs, run with every one."""
+    """Export with the first of the `(batch, length)` pairs, run with every one."""
     __tracebackhide__ = True
     path = folder / "model.onnx"
     _export(module, args(*tried[0]), asked, path, where)
@@ -160,17 +160,16 @@ def _expect_onnx(  # noqa: PLR0917 - a builder or check of many settings
 def _export(module: torch.nn.Module, args: tuple[Any, ...], asked: Any, path: Path, where: str) -> None:
     """Export a copy of the inputs; whatever the exporter raises is a failed expectation."""
     __tracebackhide__ = True
-    # Falling back to the exporter without dynamo would answer another question; later releases have no such way back.
+    # Some releases fall back to the exporter without dynamo, which is another question; later ones have no such option.
     more: Any = {"fallback": False} if "fallback" in inspect.signature(torch.onnx.export).parameters else {}
     try:
         program: Any = torch.onnx.export(
             module, copy.deepcopy(args), dynamo=True, dynamic_shapes=asked, verbose=False, **more
         )
-        # Typed as optional for the exporter without dynamo, which writes a file; None is an error here like any other.
+        # Typed as optional, since the exporter without dynamo returns None; here None is an error like any other.
         program.save(str(path))
     except Exception as error:
-        told = _short(error)
-        raise ExpectationError(f"torch.onnx.export raised {told}, expected a program [{where}]") from error
+        raise ExpectationError(f"torch.onnx.export raised {_short(error)}, expected a program [{where}]") from error
 
 
 def _session(path: Path, where: str) -> Any:
@@ -214,7 +213,7 @@ def _array(leaf: Any) -> Any:
 
 
 def _short(error: BaseException) -> str:
-    """The error in one line: the exporter wraps the cause in advice and reports."""
+    """The cause of an error in one line: the exporter wraps it in errors that hold advice and reports."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

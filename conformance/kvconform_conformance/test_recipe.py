@@ -24,10 +24,10 @@ GENERATED = 16
 
 
 class Gallery(torch.nn.Module):
-    """The module of the gallery: adds what a cache holds to ``x``."""
+    """The module of the gallery: adds what a cache holds to `x`."""
 
     def forward(self, x: torch.Tensor, dc: Any) -> torch.Tensor:
-        """``x`` of shape ``(batch, heads, any, 1)``."""
+        """`x` of shape `(batch, heads, any, 1)`."""
         keys = torch.cat([pair[0] for pair in stored(dc)], dim=1)
         values = torch.cat([pair[1] for pair in stored(dc)], dim=1)
         return x + (keys + values).sum(dim=2, keepdim=True)
@@ -69,7 +69,7 @@ def test_gallery_exports(registered: object) -> None:
 
 
 def test_gallery_dynamic(registered: object) -> None:
-    """With batch, length and ``x`` dynamic, the gallery's program takes the gallery's second inputs."""
+    """With batch, length and `x` dynamic, the gallery's program takes the gallery's second inputs."""
     trees.expect_registered(_gallery_cache(3, 5))
     dims = shapes.named()
     asked = (
@@ -83,7 +83,7 @@ def test_gallery_dynamic(registered: object) -> None:
 
 
 def test_flat_dynamic_shapes(registered: object) -> None:
-    """Flat dynamic shapes, one entry for each tensor in the order k0, v0, k1, v1, are what ``torch.export`` wants."""
+    """Flat dynamic shapes, one entry for each tensor in the order k0, v0, k1, v1, are what `torch.export` wants."""
     cache = BY_NAME["dynamic-two-layers"].build()
     trees.expect_registered(cache)
     dims = shapes.named()

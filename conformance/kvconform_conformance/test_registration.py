@@ -66,7 +66,7 @@ def test_undone(subject: Subject) -> None:
 
 
 def test_safe_globals_undone(subject: Subject) -> None:
-    """Leaving the context puts the safe globals of ``torch.load`` back too."""
+    """Leaving the context puts the safe globals of `torch.load` back too."""
     before = registry_snapshot()
     with subject.activate():
         trees.expect_registered(_cache())
@@ -215,7 +215,7 @@ def test_fx_agrees(registered: object, recipe: Recipe) -> None:
 
 @one_of_each
 def test_tree_map(registered: object, recipe: Recipe) -> None:
-    """``tree_map`` gives a cache of mapped tensors and spares the original."""
+    """`tree_map` gives a cache of mapped tensors and spares the original."""
     trees.expect_tree_map(recipe.build(), recipe.where)
 
 
@@ -236,7 +236,7 @@ def test_spec_batch(registered: object, recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("name", ["many-layers", "values-of-another-width", "types", "windows", "skipped", "static"])
 def test_promises(registered: object, name: str) -> None:
-    """Leaf order and types, key paths, the spec's JSON, torch.fx and ``tree_map`` hold for caches drawn at random."""
+    """Leaf order and types, key paths, the spec's JSON, torch.fx and `tree_map` hold for caches drawn at random."""
     expect_for_all([case for case in spaces.BY_NAME[name].some(40) if case.layers < 14][:15], specs.expect_promises)
 
 

@@ -73,7 +73,7 @@ def test_threads(registered: object) -> None:
 
 
 def test_placeholders(registered: object) -> None:
-    """Whatever stands in the place of a leaf comes back there, as shapes and symbols do in ``torch.export``."""
+    """Whatever stands in the place of a leaf comes back there, as shapes and symbols do in `torch.export`."""
     expect_for_all(spaces.BY_NAME["anything"].some(100, attributes="none"), flight.expect_placeholders)
 
 

@@ -170,7 +170,8 @@ def load(path: Path = CELLS_TOML) -> Axes:
     try:
         return loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"cannot read {path.name}: {error.strerror}", f"git checkout -- matrix/{path.name}") from error
+        message = f"cannot read {path.name}: {error.strerror}"
+        raise UserError(message, f"git checkout -- matrix/data/{path.name}") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path.name} is no TOML: {error}", f"git diff -- matrix/data/{path.name}") from error
     except _MalformedError as error:

@@ -1,4 +1,4 @@
-"""Keeping the disk bounded: a torch minor costs about five gigabytes, and twelve do not fit everywhere."""
+"""Keeps what cells put on the disk within a budget: a torch minor takes about 5 GB, and there are twelve."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Keeper:
         return self.used() + MINOR_COST > self.budget or shutil.disk_usage(self.paths.home).free < MINOR_COST
 
     def make_room(self, wanted: Collection[str]) -> str:
-        """Drop the torch minors that nobody waits for, if another one would not fit.
+        """Remove the torch minors that are not wanted, if another one would not fit.
 
-        uv's cache is cleaned through uv, by package: it drops the wheels of every torch minor at once. Environments of
-        the wanted minors stay whole, since they hold links of their own; a minor that comes later is fetched again.
+        uv cleans its cache by package, so the wheels of every torch minor go at once. The environments of the wanted
+        minors stay whole, since they hold hard links to the files; a minor that comes later is downloaded again.
 
         Args:
             wanted: torch axis values whose environments are in use.

@@ -1,4 +1,4 @@
-"""Many cells at once, a nox session each, in the order of torch; however it ends, the records are whole."""
+"""Many cells at once, each in a nox session of its own, ordered by torch; a stopped run leaves whole records."""
 
 from __future__ import annotations
 
@@ -137,13 +137,13 @@ class Fanout:
         return outcome
 
     def _explain(self, cell: Cell, outcome: Outcome) -> str:
-        told = [f"         {text}" for text in outcome.error.splitlines()]
+        reason = [f"         {text}" for text in outcome.error.splitlines()]
         log = self.paths.logs / f"{cell.id}.log"
         shown = log.relative_to(self.paths.home) if log.is_relative_to(self.paths.home) else log
-        return "\n".join([*told, f"         see {shown}"])
+        return "\n".join([*reason, f"         see {shown}"])
 
     def _heed(self) -> None:
-        """Act on what the user asked since last time."""
+        """Act on what the user asked for since the last call."""
         if self.stop.asked > self._seen:
             self._seen = self.stop.asked
             count = len(self._processes)
@@ -189,7 +189,7 @@ def signals(stop: Stop) -> Iterator[None]:
 
 
 def session_command(options: CellOptions, paths: Paths) -> CellCommand:
-    """Starts a cell as a user would: there is one way to run a cell."""
+    """Makes the command that runs a cell: the same nox session that a user starts."""
 
     def command(cell: Cell) -> list[str]:
         base = [sys.executable, "-m", "nox", "--no-color" if not sys.stdout.isatty() else "--force-color"]

@@ -1,4 +1,4 @@
-"""Finding the Python a cell runs on: a machine's interpreters hide in several places."""
+"""Finds the Python that a cell runs on: this one, one on PATH, one of pyenv, or one that uv knows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _candidates(version: str) -> Iterator[str]:
     found = shutil.which(f"python{minor}")
     if found:
         yield found
-    # pyenv's shims answer only for the versions it has switched on; the interpreters themselves always do.
+    # pyenv's commands on PATH work only for the versions that it has switched on; the interpreters work always.
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     folders = sorted((root / "versions").glob(f"{minor}.*"), key=lambda folder: _patch(folder.name), reverse=True)
     yield from (str(folder / "bin" / "python") for folder in folders)
@@ -52,11 +52,11 @@ def _patch(name: str) -> int:
 def _answers(path: str, version: str) -> bool:
     code = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
     if path == sys.executable:
-        told = ".".join(map(str, sys.version_info[:3]))
+        found = ".".join(map(str, sys.version_info[:3]))
     else:
         try:
             asked = subprocess.run([path, "-c", code], capture_output=True, text=True, check=False, timeout=30)
         except (OSError, subprocess.TimeoutExpired):
             return False
-        told = asked.stdout.strip()
-    return told == version or told.startswith(f"{version}.")
+        found = asked.stdout.strip()
+    return found == version or found.startswith(f"{version}.")

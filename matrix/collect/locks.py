@@ -1,4 +1,4 @@
-"""Locks that a killed process cannot leave behind: the kernel holds them, the file only tells whose they are."""
+"""Locks that end with their process: the kernel holds them, and the file holds the process id for the message."""
 
 from __future__ import annotations
 

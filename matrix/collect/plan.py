@@ -78,8 +78,8 @@ def _table(plan: Sequence[Planned]) -> str:
     width = max(len(row.cell.id) for row in plan)
     lines = [f"{row.cell.id:{width}}  {row.state:9}  {row.why}".rstrip() for row in plan]
     counts = Counter(row.state for row in plan)
-    told = ", ".join(f"{counts[state]} {word}" for state, word in _WORDS.items() if counts[state])
-    return "\n".join([*lines, "", f"{len(plan)} cells: {told}"])
+    by_state = ", ".join(f"{counts[state]} {word}" for state, word in _WORDS.items() if counts[state])
+    return "\n".join([*lines, "", f"{len(plan)} cells: {by_state}"])
 
 
 def _github(plan: Sequence[Planned]) -> str:

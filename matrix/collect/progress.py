@@ -152,9 +152,10 @@ def line(clock: Clock, cell: Cell, outcome: Outcome, seconds: float) -> str:
     """One finished cell in one line."""
     width = len(str(clock.total))
     counts = ", ".join(f"{count} {name}" for name, count in outcome.counts.items())
-    told = counts or outcome.error.splitlines()[0] if counts or outcome.error else ""
+    result = counts or next(iter(outcome.error.splitlines()), "")
     word = WORDS[ExitCode(outcome.exit_code)]
-    parts = (f"[{clock.done:{width}}/{clock.total}]", f"{cell.id:30}", f"{word:11}", spell(seconds), told, clock.left())
+    done = f"[{clock.done:{width}}/{clock.total}]"
+    parts = (done, f"{cell.id:30}", f"{word:11}", spell(seconds), result, clock.left())
     return "  ".join(part for part in parts if part)
 
 

@@ -17,7 +17,7 @@ from matrix.errors import MakingError, UnresolvedError
 from matrix.paths import Paths
 
 FRESH_FOR = 7 * 24 * 3600.0
-"""Seconds a resolution stands before the index is asked for a newer patch; without a network it stands on."""
+"""Seconds after which the index is asked for newer patches. Without a network the older answer is used."""
 
 TRANSFORMERS_MAIN = "git+https://github.com/huggingface/transformers@main"
 NIGHTLY_INDEX = "https://download.pytorch.org/whl/nightly/{backend}"
@@ -40,7 +40,7 @@ class Question:
 
 
 def question(cell: Cell, axes: Axes, paths: Paths, torch_backend: str | None, extra: tuple[str, ...] = ()) -> Question:
-    """The question a cell puts: its two releases, what the library and its suite need, and what was asked for more."""
+    """The question of a cell: its two releases, what the library and its suite need, and the packages of `extra`."""
     return Question(
         requirements=(*_releases(cell, axes), *_own_requirements(paths.root / "pyproject.toml"), *extra),
         options=_options(cell, torch_backend),
@@ -111,7 +111,7 @@ def _own_requirements(pyproject: Path) -> tuple[str, ...]:
 
 
 def _options(cell: Cell, torch_backend: str | None) -> tuple[str, ...]:
-    """What uv is told for a cell; installing takes the same ones, since it must find the same files."""
+    """The options of uv for a cell, for resolving and for installing: both must look in the same places."""
     if cell.torch != MOVING["torch"]:
         return ("--torch-backend", torch_backend) if torch_backend else ()
     index = NIGHTLY_INDEX.format(backend=torch_backend or "cpu")

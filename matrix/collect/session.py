@@ -156,8 +156,14 @@ def _expect_possible(run: Run) -> None:
 def _is_fact(run: Run, error: UserError) -> bool:
     """Whether a failure to make the environment is the cell's record.
 
-    An unsatisfiable pair is; a network that was away is not, but for a cell that follows upstream: that upstream cannot
-    be had here is the answer. Neither replaces a record of checks when something unusual was asked for.
+    | why                                | the cell                      | a record                         |
+    |------------------------------------|-------------------------------|----------------------------------|
+    | the releases do not fit each other | any                           | yes, but for the exception below |
+    | no network, a full disk            | follows upstream, no record   | yes: upstream cannot be had here |
+    | no network, a full disk            | any other                     | no                               |
+
+    The exception: with `--torch-backend` the releases may not fit for lack of that build, so a record that is there
+    stays.
     """
     if isinstance(error, MakingError):
         return run.cell.moving and not run.record.exists()
@@ -174,7 +180,8 @@ def execute(line: Sequence[str], *, cwd: Path, env: dict[str, str]) -> int:
         KeyboardInterrupt: Ctrl-C or SIGTERM came; the command has ended.
     """
     previous = _on_sigterm(signal.default_int_handler)
-    # Its summary is not shown: the one that knows the baseline follows. Its progress and its errors go to stderr.
+    # The suite's own summary goes to stdout and is not shown: a summary beside the baseline follows. Its progress and
+    # its errors go to stderr.
     process = subprocess.Popen(list(line), cwd=cwd, env=env, stdout=subprocess.DEVNULL)
     try:
         return process.wait()
@@ -186,11 +193,11 @@ def execute(line: Sequence[str], *, cwd: Path, env: dict[str, str]) -> int:
 
 
 def suite_variables(options: CellOptions) -> dict[str, str]:
-    """The variables the suite runs with: nothing of the host's Python reaches the cell.
+    """The variables that the suite runs with: those of this process, without what configures its Python.
 
-    PYTHONPATH is passed on only when a subject of the user's own is asked for, which has to be found somehow.
+    PYTHONPATH is passed on only where a subject of the user's own is asked for, which may be found through it.
     """
-    # Without its bytecode kept, each of a cell's processes compiles torch anew, which takes longer than most checks.
+    # Without bytecode on the disk each process of a cell compiles torch again, which takes longer than most checks.
     drop = {"PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP", "PYTHONDONTWRITEBYTECODE"}
     if all(":" not in name for name in options.subjects):
         drop.add("PYTHONPATH")
@@ -200,7 +207,8 @@ def suite_variables(options: CellOptions) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    # A terminal's Ctrl-C reached it already, a second SIGINT would cut its goodbye short: ask after a moment.
+    # A terminal sends Ctrl-C to the suite too, which then ends its record; a second signal would interrupt that. So it
+    # is terminated only after a second, and killed after GRACE.
     for wait, ask in ((1.0, process.terminate), (GRACE, process.kill)):
         try:
             process.wait(wait)

@@ -35,8 +35,8 @@ def make(  # noqa: PLR0913 - options of one command
 ) -> Made:
     """Make or bring up to date the environment of a cell.
 
-    What the cache holds is installed without asking the network; only what is missing is fetched. What `extra` adds is
-    gone again when the cell is made without it.
+    What uv's cache holds is installed without asking the network; only what is missing is downloaded. A package that
+    only `extra` brought is removed when the cell is made without it.
 
     Raises:
         UnresolvedError: the cell cannot exist.
@@ -66,7 +66,7 @@ def _venv(folder: Path, interpreter: str, paths: Paths, *, fresh: bool) -> Path:
     python = folder / _PYTHON
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    # A folder without a working interpreter is what an interrupted run, or an interpreter that moved, leaves.
+    # A folder without an interpreter is left by an interrupted run, or by an interpreter that was removed.
     if not python.exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)

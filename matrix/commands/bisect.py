@@ -64,7 +64,7 @@ def _holding(known: Sequence[Answers], cell: Cell) -> Answer | None:
 
 
 def _line(found: argparse.Namespace, axes: Axes) -> list[Cell]:
-    """The cells along the axis that is a range; the other axis stands still, at its newest release unless told."""
+    """The cells of the range; the other axis has one release, the newest unless an option names another."""
     ranges = {axis: _values(axis, getattr(found, axis), axes) for axis in ("torch", "transformers")}
     long = [axis for axis, values in ranges.items() if len(values) > 1]
     if len(long) != 1:

@@ -46,13 +46,13 @@ def run_cell(cell: Cell, options: CellOptions, axes: Axes, paths: Paths, *, comm
     outcome = Outcome(run.cell.id)
     try:
         with locks.hold(paths.locks / f"{run.cell.venv}.lock", f"cell {run.cell.id}"):
-            # A malformed baseline would spoil the end: it is told before minutes are spent.
+            # A malformed baseline is an error before minutes are spent, not after.
             baseline = load_baseline(paths.baseline)
             outcome.exit_code = _conclude(session.collect(run, outcome, command), outcome, baseline)
     except (UserError, OSError) as error:
-        told = error if isinstance(error, UserError) else writing_failed(error)
-        _tell(told)
-        outcome.exit_code, outcome.error = told.exit_code, told.message
+        shown = error if isinstance(error, UserError) else writing_failed(error)
+        _print(shown)
+        outcome.exit_code, outcome.error = shown.exit_code, shown.message
     except KeyboardInterrupt:
         outcome.exit_code, outcome.error = ExitCode.INTERRUPTED, "interrupted"
         raise
@@ -88,7 +88,7 @@ def _conclude(collected: Collected, outcome: Outcome, baseline: Baseline) -> int
 
 
 def _counts(verdicts: list[Verdict]) -> dict[str, int]:
-    """What matters first: regressions, stale rows, then what passed, is known, is a finding about others, or n/a."""
+    """How many verdicts of each kind, regressions and stale baseline rows first."""
     found: Counter[str] = Counter(each.record.status if each.verdict == "ok" else each.verdict for each in verdicts)
     return {name: found[key] for key, name in _NAMES.items() if found[key]}
 
@@ -100,7 +100,7 @@ def _save(outcome: Outcome, paths: Paths) -> None:
         print(f"warning: {outcome.cell}: the outcome could not be saved: {error.strerror}", file=sys.stderr)
 
 
-def _tell(error: UserError) -> None:
+def _print(error: UserError) -> None:
     if os.environ.get("KVCONFORM_TRACEBACK"):
         traceback.print_exception(error)
     print(error.render(), file=sys.stderr, flush=True)

@@ -98,7 +98,7 @@ def _fan_out(
 
 
 def _judged(answer: Answer, paths: Paths) -> Outcome:
-    """A cell that was not run again still counts: a regression does not heal by being skipped."""
+    """The outcome of a cell that was not run again: a regression that it holds counts in this run too."""
     verdict = judged(answer.run(), load_baseline(paths.baseline))
     return Outcome(answer.cell, verdict.exit_code, counts=verdict.counts)
 
@@ -107,8 +107,8 @@ def _conclude(todo: Sequence[Cell], ran: Sequence[Outcome], skipped: Sequence[Ou
     outcomes = [*ran, *skipped]
     tally = Counter(progress.WORDS[ExitCode(outcome.exit_code)] for outcome in outcomes)
     never = len(todo) - len(ran)
-    told = [f"{count} {word}" for word, count in tally.items()] + ([f"{never} not started"] if never else [])
-    print(f"{len(outcomes) + never} cells: {', '.join(told)}")
+    parts = [f"{count} {word}" for word, count in tally.items()] + ([f"{never} not started"] if never else [])
+    print(f"{len(outcomes) + never} cells: {', '.join(parts)}")
     for outcome in outcomes:
         if outcome.exit_code == ExitCode.REGRESSION:
             cell = Cell.parse(outcome.cell)

@@ -1,4 +1,4 @@
-"""Verdicts into counts: how many checks of a cell, a subject and a category ended how. Nothing is averaged."""
+"""Verdicts into counts: how many checks of a cell, a subject and a category have each status. Nothing is averaged."""
 
 from __future__ import annotations
 

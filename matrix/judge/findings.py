@@ -1,4 +1,4 @@
-"""Non-passes with the same cause told once: a cell of hundreds of checks fails for a handful of reasons."""
+"""Non-passes with the same cause as one finding: a cell of hundreds of checks fails for a handful of reasons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matrix.judge.baseline import BaselineRow
 from matrix.judge.verdicts import Judgement, Verdict
 
 _CONTEXT = re.compile(r"\s*\[[^\[\]]*\]\s*$")
-"""The end of a message that says of which cache it speaks: "sequence length is 3, expected 9 [DynamicCache, ...]"."""
+"""The end of a message that names the cache: "sequence length is 3, expected 9 [DynamicCache, ...]"."""
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+|(?<=\()[0-9]{12,}(?=\))")
 
@@ -23,7 +23,7 @@ class Finding:
 
     @property
     def first(self) -> Verdict:
-        """The one that is told in full."""
+        """The one that is shown in full."""
         return self.verdicts[0]
 
     @property
@@ -59,7 +59,7 @@ class Finding:
 
 
 def findings(verdicts: Iterable[Verdict]) -> list[Finding]:
-    """The verdicts that need words, grouped by cause; the order is that of the run, causes of many checks not first."""
+    """The verdicts other than ok, grouped by cause, in the order in which the run met the causes."""
     groups: dict[object, list[Verdict]] = {}
     for verdict in verdicts:
         if verdict.verdict != "ok":

@@ -27,7 +27,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Tally:
-    """How many checks have each status, in the order of STATUSES, and of how many each a baseline row tells why."""
+    """How many checks have each status, in the order of STATUSES, and how many of each a baseline row explains."""
 
     counts: tuple[int, ...] = (0,) * len(STATUSES)
     explained: tuple[int, ...] = (0,) * len(STATUSES)
@@ -43,7 +43,7 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """The checks that the question was put to: n/a and skipped ones say nothing and are counted apart."""
+        """The checks that were asked: n/a and skipped ones are not, and are counted apart."""
         return sum(self.counts) - sum(self[status] for status in NOT_ASKED)
 
     @property

@@ -38,7 +38,7 @@ def policy(record: Record, row: BaselineRow | None) -> Judgement:
     | na, skip                            | ok, ok               | (no row can)         | ok                |
     | fail, error, crash, timeout, missing| regressed, finding   | known                | regressed         |
 
-    A row that names another status regresses for others' subjects too: somebody wrote down how they end.
+    A row that names another status regresses for other subjects too: the row says how they are known to end.
     """
     if record.status in NOT_ASKED:
         return "ok"
@@ -52,8 +52,8 @@ def policy(record: Record, row: BaselineRow | None) -> Judgement:
 def judge(run: CellRun, baseline: Baseline) -> list[Verdict]:
     """A verdict a record, in the order of the records, then one `fixed` for each row that names no check of the run.
 
-    Absence means something only in a run that asked everything: a filtered, interrupted or unresolved run makes no row
-    stale by what it lacks, and none is stale for an opt-in category, which no run asks without being told.
+    A row is stale when no check of a whole run has its name. A filtered, interrupted or unresolved run lacks checks and
+    makes no row stale. Neither does any run for an opt-in category, which is asked only where it is named.
     """
     rows = baseline.covering(run)
     verdicts = [_verdict(record, rows) for record in run.records]

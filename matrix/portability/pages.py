@@ -21,7 +21,7 @@ def write(crossings: Crossings, folder: Path) -> None:
 
 
 def markdown(crossings: Crossings) -> str:
-    """The grid as a page: a table a program and question, then what did not pass."""
+    """The grid as a page: a table for each program and question, then what did not pass."""
     lines = ["# Portability", "", "Made by `python -m matrix portability`; explained in docs/portability.md.", ""]
     lines += [
         f"Subject `{crossings.subject}`. {summary(crossings)}",
@@ -48,7 +48,7 @@ def _table(crossings: Crossings, program: str, question: str) -> list[str]:
 
 
 def _notes(results: Iterable[Result]) -> list[str]:
-    """Every non-pass once a message, with the pairs it was met in."""
+    """Each message of a non-pass once, with the programs and the pairs of cells that gave it."""
     groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
     for result in results:
         if result.status != "pass":
@@ -57,14 +57,14 @@ def _notes(results: Iterable[Result]) -> list[str]:
     for (status, verdict, why), met in sorted(groups.items(), key=lambda item: (item[0][1] == "ok", item[0])):
         programs = ", ".join(dict.fromkeys(f"{r.program} ({r.question})" for r in met))
         pairs = "; ".join(dict.fromkeys(f"{_name(Cell.parse(r.saver))} in {_name(Cell.parse(r.loader))}" for r in met))
-        told = status if verdict == "ok" else f"{status}, {verdict}"
+        label = status if verdict == "ok" else f"{status}, {verdict}"
         message = f"`{met[0].message.replace('`', chr(39)) or 'no message'}`"
-        lines += [f"- **{told}** {programs}: {f'{why} ' if met[0].reason else ''}{message}", f"  {pairs}"]
+        lines += [f"- **{label}** {programs}: {f'{why} ' if met[0].reason else ''}{message}", f"  {pairs}"]
     return lines
 
 
 def show(crossings: Crossings) -> None:
-    """Print the grid: one table, a cell's sign for each program, the worst of its two questions."""
+    """Print a table for each question, in each place a sign for each program, then what is wrong."""
     from rich.console import Console
     from rich.table import Table
 
@@ -80,18 +80,18 @@ def show(crossings: Crossings) -> None:
     console.print(f"a sign a program: {', '.join(crossings.programs)}\n{_legend()}\n{summary(crossings)}")
     for result in crossings.results:
         if result.verdict in {"wrong", "fixed"}:
-            told = f"{result.verdict}: {result.question} {result.program}"
-            told += f", saved in {result.saver}, loaded in {result.loader}: {result.message[:300]}"
-            console.print(told, markup=False, highlight=False)
+            what = f"{result.verdict}: {result.question} {result.program}"
+            where = f"saved in {result.saver}, loaded in {result.loader}"
+            console.print(f"{what}, {where}: {result.message[:300]}", markup=False, highlight=False)
 
 
 def summary(crossings: Crossings) -> str:
     """The counts in one line."""
     counts = Counter(result.status for result in crossings.results)
     known = sum(result.verdict == "known" for result in crossings.results)
-    told = ", ".join(f"{counts[status]} {status}" for status in _SIGNS if counts[status])
+    by_status = ", ".join(f"{counts[status]} {status}" for status in _SIGNS if counts[status])
     where = "matrix/data/portability.toml"
-    return f"{len(crossings.results)} questions: {told}; {known} of the non-passes are expected ({where})."
+    return f"{len(crossings.results)} questions: {by_status}; {known} of the non-passes are expected ({where})."
 
 
 def _signs(crossings: Crossings, question: str, saver: Cell, loader: Cell) -> str:
@@ -99,7 +99,7 @@ def _signs(crossings: Crossings, question: str, saver: Cell, loader: Cell) -> st
 
 
 def _sign(result: Result) -> str:
-    """A known non-pass is in small, a pass that was not expected is both."""
+    """The sign of a status: in parentheses where it is expected, with a star where a failure is and did not happen."""
     sign = _SIGNS[result.status]
     return f"{sign}*" if result.verdict == "fixed" else f"({sign})" if result.verdict == "known" else sign
 

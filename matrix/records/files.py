@@ -1,4 +1,8 @@
-"""Record files into runs: strict where a slip could become a wrong tick, patient with a run that was interrupted."""
+"""Record files into runs.
+
+A line that is malformed, out of order or written twice is an error, since it could become a wrong tick. A file that
+ends early is not: its run was interrupted, and the checks without an answer are `missing`.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ NEVER_STARTED = "planned, never started"
 
 
 def read(path: Path) -> CellRun:
-    """The run that a record file tells.
+    """The run that a record file holds.
 
     A planned check without an answer becomes `missing`. The last line may be torn (its writer died): it counts as not
     written, and its check as missing.
@@ -32,15 +36,15 @@ def read(path: Path) -> CellRun:
     Raises:
         UserError: a line is malformed, out of order, or answers a check twice; the message names file and line.
     """
-    story = _Story()
+    reading = _Reading()
     number = 0
     try:
         with path.open("rb") as stream:
             for number, raw in enumerate(stream, 1):
                 if number > 1 and _torn(raw):
                     break
-                story.tell(_parse(raw))
-        return story.run()
+                reading.take(_parse(raw))
+        return reading.run()
     except MalformedError as error:
         raise UserError(f"{path}:{number}: {error}", _again(path)) from None
     except OSError as error:
@@ -55,8 +59,8 @@ def write_unresolved(path: Path, cell: Cell, reason: str) -> None:
 
 
 @dataclass
-class _Story:
-    """What the lines told so far."""
+class _Reading:
+    """What the lines read so far say."""
 
     environment: Environment | None = None
     planned: list[Key] | None = None
@@ -67,7 +71,7 @@ class _Story:
     end: str | None = None
     finished: str | None = None
 
-    def tell(self, line: dict[str, Any]) -> None:
+    def take(self, line: dict[str, Any]) -> None:
         kind = take(line, "kind", str)
         if self.end is not None:
             raise MalformedError(f'a "{kind}" line follows the "end" line')
@@ -75,7 +79,7 @@ class _Story:
             raise MalformedError('a second "cell" line')
         if kind != "cell" and self.environment is None:
             raise MalformedError(f'a "{kind}" line comes before the "cell" line')
-        tellers = {
+        readers = {
             "cell": self._cell,
             "planned": self._planned,
             "started": self._started,
@@ -83,12 +87,12 @@ class _Story:
             "unresolved": self._unresolved,
             "end": self._end,
         }
-        if kind not in tellers:
-            raise MalformedError(f'"kind" is "{kind}", expected one of {", ".join(tellers)}')
-        tellers[kind](line)
+        if kind not in readers:
+            raise MalformedError(f'"kind" is "{kind}", expected one of {", ".join(readers)}')
+        readers[kind](line)
 
     def run(self) -> CellRun:
-        """The run; the plan tells the order, since a parallel run answers in any."""
+        """The run, its records in the order of the plan: a parallel run answers in any order."""
         if self.environment is None:
             raise MalformedError("the file is empty")
         return CellRun(
@@ -135,10 +139,10 @@ class _Story:
         if outcome == "complete" and self.planned is None and self.unresolved is None:
             raise MalformedError("the run calls itself complete and planned nothing")
         counts = {name: count for name, count in take(line, "counts", dict).items() if count and name != "missing"}
-        told = CellRun(Environment(""), tuple(self.answers.values())).counts()
+        counted = CellRun(Environment(""), tuple(self.answers.values())).counts()
         # A line lost in the middle of a file would otherwise read as a check that never ran.
-        if counts != told:
-            raise MalformedError(f'"counts" says {json.dumps(counts)}, the check lines say {json.dumps(told)}')
+        if counts != counted:
+            raise MalformedError(f'"counts" says {json.dumps(counts)}, the check lines say {json.dumps(counted)}')
         self.end = outcome
         self.finished = take(line, "finished", str, type(None))
 

@@ -35,7 +35,7 @@ class MalformedError(ValueError):
 
 
 def take(line: Mapping[str, Any], key: str, *kinds: type) -> Any:
-    """The value of a key, of one of the types told; raises MalformedError otherwise."""
+    """The value of a key, which has to be of one of some types; raises MalformedError otherwise."""
     if key not in line:
         raise MalformedError(f'"{key}" is not there')
     value = line[key]
@@ -163,7 +163,7 @@ class CellRun:
 
     Attributes:
         environment: the header line.
-        records: one a planned check, in the order of the plan; `missing` where the file tells no answer.
+        records: one for each planned check, in the order of the plan; `missing` where the file holds no answer.
         complete: the run reached its end. An incomplete run is shown as such and never earns a tick.
         unresolved: why no environment could be made, or None.
         finished: when the run ended (ISO 8601, UTC), or None.
@@ -182,7 +182,7 @@ class CellRun:
 
     @property
     def whole(self) -> bool:
-        """Whether every check was asked and the run reached its end: only then may absence mean something."""
+        """Whether every check was asked and the run reached its end: only then is an absent check a lost one."""
         return self.complete and not self.environment.selection and self.unresolved is None
 
     def to_lines(self) -> list[dict[str, Any]]:
@@ -198,7 +198,7 @@ class CellRun:
         return lines
 
     def counts(self) -> dict[str, int]:
-        """How many checks have each status, as the end line tells: those without an answer are not counted."""
+        """How many checks have each status, as the end line has it: those without an answer are not counted."""
         statuses = [record.status for record in self.records]
         return {name: statuses.count(name) for name in STATUSES if name in statuses and name != "missing"}
 

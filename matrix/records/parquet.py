@@ -1,9 +1,9 @@
 """Many runs in one Parquet file: what is published.
 
-A row is a check, and repeats what is known of its run; a run without checks is one row whose check columns are null.
-Repeated texts are stored once, so 79 cells take 260 KB where their lines take 50 MB. The rows of a run stand in the
-order of its plan, the runs in the order of their cells and starts, so the same runs give the same file. A checksum a
-page tells a spoilt file from a whole one.
+A row holds a check and the header of its run. A run without checks is one row whose check columns are null. Parquet
+stores repeated texts once, so 79 cells take 260 KB where their lines take 50 MB. Rows are ordered by cell, by the start
+of the run, and by its plan, so that the same runs give the same file. Each page of the file has a checksum, by which
+reading notices damage.
 
 Reading gives back the same `CellRun` as the lines gave. What a `CellRun` does not hold is left out: the "started" line
 of a check that has an answer, and the counts of the "end" line.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 SCHEMA_KEY = b"kvconform.records"
 NUMBER = "run"
-"""The column that tells the runs of a file apart."""
+"""The column with the number of the run that a row belongs to."""
 RUN_COLUMNS = ("cell", *TEXTS, "packages", "subjects", "selection", "complete", "unresolved", "finished")
 CHECK_COLUMNS = tuple(Record.__dataclass_fields__)
 
@@ -164,5 +164,5 @@ def _valid(value: Any) -> Any:
 
 
 def _torn(path: Path, error: Exception) -> UserError:
-    told = " ".join(str(error).split())
-    return UserError(f"{path} is cut off or no file of records: {told}", f"git checkout -- {path}")
+    words = " ".join(str(error).split())
+    return UserError(f"{path} is cut off or no file of records: {words}", f"git checkout -- {path}")

@@ -77,14 +77,14 @@ def _read(path: Path) -> list[CellRun]:
 
 
 def _archive(revision: str, paths: tuple[str, ...]) -> bytes:
-    """A file or folder at a git revision as a tar: the first of some paths that the revision has."""
+    """The first of some paths that a git revision has, as a tar."""
     reason = ""
     for path in paths:
         command = ["git", "archive", "--format=tar", revision, "--", path]
         try:
             return subprocess.run(command, check=True, capture_output=True).stdout
         except (OSError, subprocess.CalledProcessError) as error:
-            told = getattr(error, "stderr", b"") or str(error).encode()
-            reason = " ".join(told.decode(errors="replace").strip().splitlines()[-1:])
+            words = getattr(error, "stderr", b"") or str(error).encode()
+            reason = " ".join(words.decode(errors="replace").strip().splitlines()[-1:])
     message = f"{revision} is no folder, no file and no git revision with {' or '.join(paths)}: {reason}"
     raise UserError(message, _HISTORY)

@@ -23,8 +23,8 @@ def _with_long_window(name: str, about: str, length: int, types: list[str] | Non
             batch, length, dtype, device, make=lambda: config(layers, window=LONG_WINDOW, types=types), layers=layers
         )
 
-    # A layer keeps one token less than its window, and slicing is specialised to strictly below that, with the token
-    # that a step appends.
+    # Below its window a layer keeps at most one token less than the window, and a program that was exported there is
+    # good for strictly fewer than that, the token that the step appends included.
     longest = LONG_WINDOW - 3 if length < LONG_WINDOW else 1024
     return Recipe(name, about, build, length, (cache_class("DynamicSlidingWindowLayer"),), longest=longest)
 
@@ -48,13 +48,13 @@ DYNAMIC = (*recipes("dynamic-two-layers", "encoder-decoder"), _STATIC, *SLIDING)
 
 
 def step_inputs(cache: Any, batch: int = 2, tokens: int = 1) -> tuple[Any, Any, torch.Tensor]:
-    """``(x, cache, position)`` for a decode step: new states and the indices they go to."""
+    """`(x, cache, position)` for a decode step: new states and the indices they go to."""
     start = int(cache.get_seq_length())
     return step_states(batch, tokens, 0), cache, torch.arange(start, start + tokens)
 
 
 def step_states(batch: int, tokens: int, step: int) -> torch.Tensor:
-    """The new states of a step, of shape ``(batch, heads, tokens, width)``."""
+    """The new states of a step, of shape `(batch, heads, tokens, width)`."""
     generator = torch.Generator().manual_seed(500 + step)
     return torch.randn(batch, HEADS, tokens, WIDTH, generator=generator)
 

@@ -1,4 +1,4 @@
-"""Prefills of tiny models, made to be exported: a prompt onto an empty cache, or onto one that holds tokens."""
+"""Prefills of tiny models, to be exported: a prompt appended to an empty cache, or to one that holds tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NEXT_STEPS = 4
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many sequences, how many tokens the cache holds of each, and how many are put onto it at once."""
+    """How many sequences, how many tokens the cache holds of each, and how many are appended at once."""
 
     batch: int
     held: int
@@ -39,21 +39,23 @@ class Sizes:
 
 PROMPT, PROMPTS = Sizes(2, 0, 6), (Sizes(3, 0, 9), Sizes(5, 0, 7))
 PIECE, PIECES = Sizes(2, 6, 5), (Sizes(3, 9, 6), Sizes(5, 7, 8))
-# State spaces work in chunks of 4 and pad to them: a length is a multiple, or its padding is a condition.
+# State spaces work in chunks of 4 tokens and pad the last one. Whether there is padding depends on the length, and a
+# program cannot depend on that, so the lengths are multiples of 4.
 WHOLE, WHOLES = Sizes(2, 0, 12), (Sizes(3, 0, 8), Sizes(5, 0, 16))
 WHOLE_PIECE, WHOLE_PIECES = Sizes(2, 6, 12), (Sizes(3, 9, 8), Sizes(5, 7, 16))
-# Loops over the tokens, or over blocks of them, make their number a constant of the program. Here it is the width of
-# the convolutions: models of 4.x take cache positions of another number for a step.
+# A loop over the tokens, or over blocks of them, makes their number a constant of the program. The number is the width
+# of the convolutions: Mamba models of transformers 4.x take any other number of cache positions for a decode step.
 FIXED, FIXED_TOO = Sizes(2, 0, 4), (Sizes(3, 0, 4), Sizes(5, 0, 4))
 FIXED_PIECE, FIXED_PIECES = Sizes(2, 6, 4), (Sizes(3, 9, 4), Sizes(5, 7, 4))
 
 
 @dataclass(frozen=True)
 class ExportedPrefill:
-    """A prefill by the model of ``step``: exported at the size ``example``, run at the sizes ``unseen``.
+    """A prefill by the model of `step`: exported at the size `example`, run at the sizes `unseen`.
 
-    ``shortest`` and ``longest`` bound the tokens that are asked for at once; their number is a multiple of ``whole``,
-    or always that of the example where ``whole`` is 0. ``empty`` makes the cache of a model that starts with none.
+    `shortest` and `longest` bound how many tokens the program is asked to take at once. Their number is a multiple of
+    `whole`; where `whole` is 0 it is always that of the example. `empty` makes the cache of a model that starts with
+    none.
     """
 
     step: ExportedStep
@@ -75,7 +77,7 @@ class ExportedPrefill:
         return self.step.needs
 
     def cache(self, model: Any, batch: int, held: int) -> Any:
-        """The cache that the prompt is put onto; one that holds nothing is made as the model would make it."""
+        """The cache that the prompt is appended to; an empty one is made as the model would make it."""
         if held:
             return self.step.inputs(model, batch, held)[1]
         if self.step.static:
@@ -98,7 +100,7 @@ class ExportedPrefill:
         dims = shapes.named(self.step.longest)
         count = self._count()
         batch, held = self.example.batch, self.example.held
-        # An empty cache is empty at every length.
+        # A cache that holds nothing has no dynamic length.
         cache = shapes.dynamic_shapes(lambda *sizes: self.cache(model, sizes[0], held and sizes[1]), batch, held, dims)
         ids, place = ({0: dims.batch}, {}) if count is None else ({0: dims.batch, 1: count}, {0: count})
         return (ids, cache, place, *(({0: dims.batch},) if self.step.encodes else ()))
@@ -112,31 +114,31 @@ class ExportedPrefill:
 
 
 def _prompt(step: ExportedStep, shortest: int = 2) -> ExportedPrefill:
-    """A prompt onto an empty cache."""
+    """A prompt, appended to an empty cache."""
     return ExportedPrefill(step, shortest=shortest, longest=_longest(step))
 
 
 def _longest(step: ExportedStep) -> int:
     """The longest prompt that is asked for.
 
-    A HybridCache of these models is 32 tokens long, and takes another path for as many tokens at once.
+    A HybridCache of these models holds 32 tokens; a prompt that fills it takes another path through its code.
     """
     return WIDE - 1 if step.tiny.start is hybrid else step.longest
 
 
 def _chunk(step: ExportedStep, shortest: int = 2) -> ExportedPrefill:
-    """The next tokens of a prompt, onto a cache that holds the ones before."""
+    """The next tokens of a prompt, appended to a cache that holds the ones before."""
     return ExportedPrefill(step, PIECE, PIECES, shortest, _longest(step))
 
 
 def _below(step: ExportedStep) -> tuple[ExportedPrefill, ExportedPrefill]:
-    """What a cache holds and what is put onto it stay below the window together."""
+    """Prefills of which the tokens held and the tokens appended together stay below the window."""
     half = WIDE // 2 - 1
     return _prompt(step), replace(_chunk(replace(step, longest=half)), longest=half)
 
 
 def _in_chunks(step: ExportedStep) -> tuple[ExportedPrefill, ExportedPrefill]:
-    """Whole chunks of 4 tokens, onto an empty cache and onto one that holds tokens."""
+    """Whole chunks of 4 tokens, appended to an empty cache and to one that holds tokens."""
     return (
         ExportedPrefill(step, WHOLE, WHOLES, shortest=8, whole=WINDOW),
         ExportedPrefill(step, WHOLE_PIECE, WHOLE_PIECES, shortest=8, whole=WINDOW),
@@ -144,17 +146,17 @@ def _in_chunks(step: ExportedStep) -> tuple[ExportedPrefill, ExportedPrefill]:
 
 
 def _of_fixed_length(step: ExportedStep) -> tuple[ExportedPrefill, ExportedPrefill]:
-    """A number of tokens that is part of the program, onto an empty cache and onto one that holds tokens."""
+    """A number of tokens that is a constant of the program, for an empty cache and for one that holds tokens."""
     return ExportedPrefill(step, FIXED, FIXED_TOO, whole=0), ExportedPrefill(step, FIXED_PIECE, FIXED_PIECES, whole=0)
 
 
 def _onto(path: str, prefills: tuple[ExportedPrefill, ...]) -> tuple[ExportedPrefill, ...]:
-    """Prefills by a model that takes a cache of its own class, or took one until that class was gone."""
+    """Prefills by a model with a cache class of its own, on the releases that have the class."""
     return tuple(replace(prefill, empty=own_class(f"transformers.models.{path}")) for prefill in prefills)
 
 
-# A growing layer keeps one token less than its window. A prompt that is shorter than that leaves another structure, and
-# so does one that just fills the window of a static layer.
+# The fewest tokens that bring a prompt past the window; below it the tree of the cache has another structure.
+# A growing layer keeps one token less than its window; a static layer that is just full is not past it yet.
 _PAST, _PAST_STATIC = WINDOW, WINDOW + 1
 # The convolution of LFM2 is over 3 tokens.
 _CONVOLVED = 3
@@ -197,7 +199,7 @@ MORE_PREFILLS = (
     *_in_chunks(step_of("falcon-h1", num_hidden_layers=1)),
     *_onto("mamba.modeling_mamba:MambaCache", _of_fixed_length(step_of("mamba", num_hidden_layers=1))),
     *_of_fixed_length(step_of("jamba")),
-    # MiniMax raises on the second piece of a prompt (5.23: its mask is longer than the piece), as it is.
+    # Only the first piece: on the second MiniMax raises in eager mode too (5.23: its mask is longer than the piece).
     *_onto("minimax.modeling_minimax:MiniMaxCache", _of_fixed_length(step_of("minimax"))[:1]),
     *_onto("qwen3_next.modeling_qwen3_next:Qwen3NextDynamicCache", _of_fixed_length(step_of("qwen3-next"))),
     *_onto(

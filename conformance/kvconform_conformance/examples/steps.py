@@ -18,8 +18,9 @@ from kvconform_conformance.examples.tiny import TinyModel, chosen_by_model, hybr
 
 PROMPT, EXPORTED_STEPS, UNSEEN = 6, 16, ((3, 9), (5, 7))
 WIDE = 32
-# GPT-2 has 128 positions. A program that was exported below a window stays there: a layer keeps one token less than
-# its window, and slicing is specialised to strictly below that, with the token that a step appends.
+# The most tokens that a cache holds before a step. GPT-2 has 128 positions. Below its window a layer keeps at most one
+# token less than the window, and a program that was exported there is good for strictly fewer than that, the token that
+# the step appends included.
 LONGEST, LONGEST_BELOW = 100, WIDE - 3
 MAXIMUM = 40
 Inputs = tuple[Any, ...]
@@ -37,7 +38,7 @@ class DecodeStep(torch.nn.Module):
         self.positions = "position_ids" in taken
 
     def forward(self, input_ids: torch.Tensor, cache: Any, position: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """Tokens at ``position``; the position ids are given, as every exporter gives them, where there is a place."""
+        """A step of tokens at `position`; a model that takes `position_ids` is given them, as exporters do."""
         place: dict[str, Any] = {self.argument: cache}
         place |= {"cache_position": position} if self.place else {}
         place |= {"position_ids": position.unsqueeze(0)} if self.positions else {}
@@ -59,9 +60,10 @@ class EncodedDecodeStep(torch.nn.Module):
         position: torch.Tensor,  # noqa: ARG002 - the model counts by itself
         encoded: torch.Tensor,
     ) -> tuple[torch.Tensor, Any]:
-        """One step; ``encoded`` has the shape ``(batch, source length, width)``.
+        """One step; `encoded` has the shape `(batch, source length, width)`.
 
-        The mask is given, as `generate` gives it: 4.53 to 4.57 of BART make one that is too long where they are traced.
+        The mask is given, as `generate` gives it: when it is traced, BART of transformers 4.53 to 4.57 makes one that
+        is too long.
         """
         mask = torch.ones(input_ids.shape[0], cache.get_seq_length() + input_ids.shape[1], dtype=torch.long)
         output = self.model(
@@ -85,7 +87,7 @@ class ExportedStep:
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What the model needs; a StaticCache had no windows before its layers had them."""
+        """What the model needs; a StaticCache has windows only on releases whose layers have them."""
         return (*self.tiny.needs, *((cache_class("DynamicSlidingWindowLayer"),) if self.static else ()))
 
     @property
@@ -95,11 +97,14 @@ class ExportedStep:
 
     @property
     def places(self) -> bool:
-        """Whether the cache positions are given: the length of preallocated tensors is data, and traced as such."""
+        """Whether `cache_position` is given.
+
+        Without it a model reads how many tokens preallocated tensors hold from their values, and so would the program.
+        """
         return self.static or self.tiny.start is hybrid or self.tiny.argument != "past_key_values"
 
     def module(self, model: Any) -> torch.nn.Module:
-        """The step as a module: ``(logits, cache)`` of ``(ids, cache, position)``, and of the encoder's output."""
+        """The step as a module: `(logits, cache)` of `(ids, cache, position)`, and of the encoder's output."""
         return (
             EncodedDecodeStep(model)
             if self.encodes
@@ -114,10 +119,11 @@ class ExportedStep:
         return self.tiny.cache_of(model(**self.tiny.step(model, tokens(batch, length), cache)))
 
     def inputs(self, model: Any, batch: int, length: int) -> Inputs:
-        """What the module takes after a prompt of ``length`` tokens.
+        """What the module takes after a prompt of `length` tokens.
 
-        The fed-back cache grows from step to step; tensors that are slices of longer ones would make guards on their
-        strides. They are made whole in place: the subject has no part in what eager starts from.
+        Tensors that are slices of longer ones are replaced by contiguous copies: their strides would become guards of
+        the program, and the returned cache, which is the input of the next step, has other strides. The copies are put
+        in place without flattening the cache, so that the subject under test has no part in them.
         """
         cache = self.cache(model, batch, length)
         for tensor in observe(cache).values():

@@ -17,7 +17,7 @@ Start = Callable[[Any, int], Any]
 
 
 def tokens(batch: int, length: int, seed: int = 0) -> torch.Tensor:
-    """Token ids of shape ``(batch, length)``, none of them special."""
+    """Token ids of shape `(batch, length)`, none of them special."""
     generator = torch.Generator().manual_seed(100 + seed)
     return torch.randint(3, VOCABULARY, (batch, length), generator=generator)
 
@@ -45,9 +45,9 @@ def encoder_decoder(model: Any, batch: int) -> Any:  # noqa: ARG001 - a Start
 
 
 def hybrid(model: Any, batch: int) -> Any:
-    """A HybridCache of 32 tokens where the release's `generate` takes one for this model.
+    """A HybridCache of 32 tokens, on releases whose `generate` makes one for this model.
 
-    The one that the model itself would make is as long as the prompt, or not made at all.
+    On these releases the model itself makes one that is only as long as the prompt, or none.
     """
     if getattr(model.config, "cache_implementation", None) != "hybrid":
         return None
@@ -58,8 +58,8 @@ def hybrid(model: Any, batch: int) -> Any:
 def own_class(path: str) -> Start:
     """The cache class of a model that makes none by itself, or that takes no other, where the release has that class.
 
-    It is given what it takes of a configuration, a batch size, a dtype and devices, as `generate` of those releases
-    gives it. (4.49 makes a MambaCache on the device "meta" where it is given none.)
+    Of a configuration, a batch size, a dtype and devices the class gets those that its constructor takes, as `generate`
+    of those releases gives them. Without a device, transformers 4.49 makes a MambaCache on the device "meta".
     """
 
     def start(model: Any, batch: int) -> Any:
@@ -67,7 +67,7 @@ def own_class(path: str) -> Start:
         if cls is None:
             return None
         taken = inspect.signature(cls.__init__).parameters
-        # The older name of the batch size is there for those who still write it, and warns.
+        # Some releases take both names of the batch size; the older one is deprecated and warns.
         size = {"max_batch_size" if "max_batch_size" in taken else "batch_size": batch}
         places = {"device": "cpu", "devices": ["cpu"] * _layers(model)}
         offered = {"config": model.config, **size, "dtype": torch.float32, **places}
@@ -84,8 +84,8 @@ def _layers(model: Any) -> int:
 class TinyModel:
     """A model class with the settings of a tiny configuration.
 
-    ``start`` gives the cache before the first token, ``encode`` the encoder's output of an encoder-decoder;
-    ``argument`` is the model's name for the cache, as input and as output.
+    `start` gives the cache before the first token, `encode` the encoder's output of an encoder-decoder;
+    `argument` is the model's name for the cache, as input and as output.
     """
 
     name: str
@@ -109,7 +109,8 @@ class TinyModel:
     def returns_cache(self) -> bool:
         """Whether the model answers with a cache.
 
-        Where building or running it raises, so does this: a check may not become n/a for that.
+        Raises:
+            Exception: what building or running the model raises. A check of such a model fails, it is not n/a.
         """
         if self.name not in _RETURNS_CACHE:
             _RETURNS_CACHE[self.name] = not isinstance(self.prefill(self.build()), tuple)
@@ -123,7 +124,7 @@ class TinyModel:
         return model.eval().requires_grad_(requires_grad=False)
 
     def prefill(self, model: Any, batch: int = 2, length: int = 6) -> Any:
-        """The cache after a prompt: of the class that the model chooses, unless it would choose tuples."""
+        """The cache after a prompt, of the class that the model chooses; a DynamicCache where it would be tuples."""
         encoded, ids = self.encode(model, batch), tokens(batch, length)
         cache = self.cache_of(model(**self.step(model, ids, self.start(model, batch), encoded)))
         if isinstance(cache, tuple) and _takes_caches(model):
@@ -131,7 +132,7 @@ class TinyModel:
         return cache
 
     def step(self, model: Any, ids: torch.Tensor, cache: Any, encoded: Any = None, start: int = 0) -> dict[str, Any]:
-        """What a step at position ``start`` is called with; positions are given where the release has a place."""
+        """The arguments of a step at position `start`, `cache_position` among them where the model takes it."""
         called: dict[str, Any] = {self.argument: cache, "use_cache": True}
         called |= {"input_ids": ids} if encoded is None else {"encoder_outputs": encoded, "decoder_input_ids": ids}
         if "cache_position" in inspect.signature(model.forward).parameters:
@@ -153,6 +154,6 @@ def _dynamic() -> Any:
 def _takes_caches(model: Any) -> bool:
     """Whether the model takes a DynamicCache.
 
-    Until 4.53 a class attribute told which models did; the others fail on one in many ways.
+    Until transformers 4.53 a class attribute says so. A model without it fails in one of many ways when it gets one.
     """
     return bool(getattr(model, "_supports_cache_class", True))

@@ -48,10 +48,10 @@ class Controller:
             self._died(report)
             return
         properties = dict(report.user_properties)
-        told: dict[str, str] = json.loads(
+        answer: dict[str, str] = json.loads(
             str(properties.get(PROPERTY, '{"status": "error", "message": "no outcome was sent"}'))
         )
-        self._phases.setdefault(report.nodeid, []).append((told["status"], told["message"], report.duration))
+        self._phases.setdefault(report.nodeid, []).append((answer["status"], answer["message"], report.duration))
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """Write the outcome of a check: the worst of its phases."""
@@ -97,7 +97,8 @@ class Controller:
         path = self.faults / f"{gateway}.txt"
         text = path.read_text("utf-8", "replace") if path.is_file() else ""
         first = text.strip().splitlines()[0] if text.strip() else ""
-        # A crash is told by its own thread, written first; a hang by the main thread, written last.
+        # faulthandler writes the thread that crashed first. Of a process that hangs, the main thread says where; it is
+        # written last.
         stack = text.rpartition("Thread 0x")[2] if first.startswith("Timeout") else text
         frames = re.findall(r'File "(.+?)", line (\d+) in (\S+)', stack)
         place = " < ".join(f"{file}:{line} in {function}" for file, line, function in frames[:3])

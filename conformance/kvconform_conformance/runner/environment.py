@@ -40,7 +40,7 @@ class Environment:
 
     @classmethod
     def here(cls, device: str) -> Environment:
-        """Describe this environment; ``device`` is ``auto``, ``cpu`` or ``cuda``.
+        """Describe this environment; `device` is `auto`, `cpu` or `cuda`.
 
         Raises:
             EnvironmentMismatchError: torch or transformers is not installed, or CUDA was asked for and there is none.
@@ -66,7 +66,7 @@ class Environment:
         return f"torch{minors[0]}-tf{minors[1]}-py{minors[2]}-{self.device}"
 
     def verify(self, expectations: list[str]) -> None:
-        """Check each ``package=version`` by whole version components: ``2.1`` does not match ``2.10``.
+        """Check each `package=version` by whole version components: `2.1` does not match `2.10`.
 
         Raises:
             EnvironmentMismatchError: a package is missing or has another version.
@@ -99,7 +99,7 @@ class Environment:
 
 
 def _starts_with(version: str, wanted: str) -> bool:
-    """Whether ``version`` is ``wanted`` or a patch of it; a local part (``+cu124``) need not be named."""
+    """Whether `version` is `wanted` or a patch of it; a local part (`+cu124`) need not be named."""
     return bool(wanted) and re.match(rf"{re.escape(wanted)}(?=$|[.+]|[a-z])", version) is not None
 
 

@@ -28,7 +28,7 @@ class Check:
 
     @property
     def line(self) -> str:
-        """The explanation as ``--list`` prints it, with a mark on what runs only when its category is named."""
+        """The explanation as `--list` prints it, with a mark on what runs only when its category is named."""
         return f"(opt-in) {self.explanation}" if self.category in optin.PACKAGES else self.explanation
 
 
@@ -52,7 +52,7 @@ def _explain(item: pytest.Item) -> str:
 
 
 def list_checks(suite: Path) -> list[Check]:
-    """Every check of the suite in ``suite``, in order of id."""
+    """Every check of the suite in `suite`, in order of id."""
     from kvconform_conformance.runner.cli import base_arguments
 
     collector = _Collector()
@@ -63,7 +63,7 @@ def list_checks(suite: Path) -> list[Check]:
 
 
 def print_checks(suite: Path, categories: list[str], keyword: str | None) -> int:
-    """Print ``id<TAB>category<TAB>explanation`` lines; 3 where none is left."""
+    """Print `id<TAB>category<TAB>explanation` lines; 3 where none is left."""
     chosen = [check for check in list_checks(suite) if not categories or check.category in categories]
     if keyword:
         chosen = [check for check in chosen if keyword in check.id or fnmatch.fnmatch(check.id, keyword)]

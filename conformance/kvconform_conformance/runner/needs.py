@@ -1,8 +1,7 @@
 """What a check needs from a release or a machine, declared on the check and asked before its subject runs.
 
-This is the only way to ``na`` (the release lacks something) and ``skip`` (a policy known before): a check that skips
-itself
-is an error, since a skip hides failures.
+This is the only way to `na` (the release lacks something) and `skip` (a policy known before the check). A check that
+skips itself is an error, since a skip hides failures.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ def needs(*requirements: Need) -> pytest.MarkDecorator:
 
 
 def needs_cuda(devices: int = 1) -> pytest.MarkDecorator:
-    """Mark a check that runs real kernels: skipped unless ``--device`` is ``cuda``."""
+    """Mark a check that runs real kernels: skipped unless `--device` is `cuda`."""
     return pytest.mark.cuda(devices)
 
 
 def require_all(item: pytest.Item, device: str) -> None:
-    """Ask everything that is declared on a check, including on its ``recipe``-like parameters.
+    """Ask everything that is declared on a check, and on its parameters that have `needs`.
 
     Raises:
         PolicySkipError: the check wants a device that this run does not use.

@@ -58,9 +58,9 @@ def missing(category: str) -> list[str]:
 
 def explain_missing(categories: Iterable[str]) -> str:
     """What to install before these categories can run; empty where nothing is missing."""
-    told = [
+    lines = [
         f"category {category}: {', '.join(gone)} not installed here: {INSTALL[category]}"
         for category in categories
         if (gone := missing(category))
     ]
-    return "; ".join(told)
+    return "; ".join(lines)

@@ -90,7 +90,7 @@ class Recorder:
 
     @classmethod
     def open(cls, path: Path | None, device: str) -> Recorder:
-        """Start a record at ``path``, replacing what was there; ``None`` keeps it in memory only."""
+        """Start a record at `path`, replacing what was there; `None` keeps it in memory only."""
         if path is None:
             return cls(None, device)
         path.parent.mkdir(parents=True, exist_ok=True)

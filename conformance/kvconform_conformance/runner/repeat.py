@@ -1,4 +1,4 @@
-"""``python -m kvconform check --repeat N``: the same answers N times, in any order, and for a check by itself.
+"""`python -m kvconform check --repeat N`: the same answers N times, in any order, and for a check by itself.
 
 The first run is in the suite's order, the others are shuffled with the seeds 1 to N - 1; then a few checks run alone,
 each in a process of its own. A status that differs from the first run's is printed with how to see it again.
@@ -23,15 +23,15 @@ ALONE = 6
 
 
 class RunFailedError(Exception):
-    """A run ended without a whole record; ``code`` is its exit code."""
+    """A run ended without a whole record; `code` is its exit code."""
 
-    def __init__(self, command: Sequence[str], code: int, told: str) -> None:
-        super().__init__(f"{' '.join(command)} ended with {code}: {told.strip()[-400:]}")
+    def __init__(self, command: Sequence[str], code: int, output: str) -> None:
+        super().__init__(f"{' '.join(command)} ended with {code}: {output.strip()[-400:]}")
         self.code = code
 
 
 def repeat(arguments: Sequence[str], runs: int) -> int:
-    """Run the suite ``runs`` times with these options of ``check``, compare, and print what differs."""
+    """Run the suite `runs` times with these options of `check`, compare, and print what differs."""
     try:
         first = _statuses(arguments)
         print(f"run 1 of {runs}: {len(first)} checks, in the suite's order", flush=True)  # noqa: T201

@@ -22,7 +22,7 @@ class SubjectReferenceError(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """A registration under test. ``activate`` registers on entering, and undoes what it does on leaving."""
+    """A registration under test. `activate` registers on entering, and undoes what it does on leaving."""
 
     name: str
     activate: Callable[[], AbstractContextManager[Any]]
@@ -99,7 +99,7 @@ def default_names() -> list[str]:
 
 
 def resolve(reference: str) -> Subject:
-    """Find a subject by name or ``module:attribute``.
+    """Find a subject by name or `module:attribute`.
 
     Raises:
         SubjectReferenceError: there is no such module or attribute, or it is no context manager and cannot give one.

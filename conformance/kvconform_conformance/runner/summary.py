@@ -30,16 +30,16 @@ class Progress:
     def __init__(self, recorder: Recorder, clock: Callable[[], float] = time.monotonic) -> None:
         self.recorder = recorder
         self.clock = clock
-        self.began = self.told = clock()
+        self.began = self.shown = clock()
 
     def pytest_runtest_logfinish(self) -> None:
         """Show it, where there is something new to show."""
         state = f"{len(self.recorder.outcomes)}/{len(self.recorder.planned)} checks"
         if sys.stderr.isatty():
             sys.stderr.write(f"\r{state}")
-        elif self.clock() - self.told >= _EVERY:
-            self.told = self.clock()
-            sys.stderr.write(f"{state}, {self.told - self.began:.0f} s\n")
+        elif self.clock() - self.shown >= _EVERY:
+            self.shown = self.clock()
+            sys.stderr.write(f"{state}, {self.shown - self.began:.0f} s\n")
         else:
             return
         sys.stderr.flush()
