@@ -182,7 +182,7 @@ class CellRun:
 
     @property
     def whole(self) -> bool:
-        """Whether every check was asked and the run reached its end: only then is an absent check a lost one."""
+        """Whether every check was asked and the run reached its end. In any other run, checks may be absent."""
         return self.complete and not self.environment.selection and self.unresolved is None
 
     def to_lines(self) -> list[dict[str, Any]]:
