@@ -121,6 +121,13 @@ def _expect_schema(schema: pa.Schema) -> None:
     missing = {NUMBER, *RUN_COLUMNS} - set(schema.names)
     if missing:
         raise MalformedError(f"it has no column {', '.join(sorted(missing))}")
+    # The names of columns are outside the pages, so no checksum covers them: a damaged name is one that nobody knows,
+    # and its column would be taken for one that an earlier release did not write.
+    unknown = set(schema.names) - {NUMBER, *RUN_COLUMNS, *CHECK_COLUMNS}
+    if unknown:
+        raise MalformedError(
+            f"it has a column {', '.join(map(repr, sorted(unknown)))} that this kvconform does not know"
+        )
 
 
 def _grouped(columns: dict[str, list[Any]]) -> Iterator[CellRun]:

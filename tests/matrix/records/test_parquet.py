@@ -127,6 +127,17 @@ def test_a_spoilt_byte_is_an_error_or_changes_no_check(
     assert [run.records for run in found] == [run.records for run in runs]
 
 
+def test_a_spoilt_name_of_a_column_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write(path, factories.smoke_runs())
+    whole = path.read_bytes()
+    for name in (b"seconds", b"message", b"reproduce"):
+        path.write_bytes(whole.replace(name, name[:-1] + b"\0"))
+        for reading in (parquet.read, parquet.read_headers):
+            with pytest.raises(UserError, match="that this kvconform does not know"):
+                reading(path)
+
+
 def test_another_table_and_another_schema_are_refused(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
