@@ -13,6 +13,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "executorch": ("executorch",),
     "more-models": (),
+    "patches": (),
 }
 """The packages of each opt-in category, by the name they are imported and installed under."""
 
@@ -20,6 +21,7 @@ INSTALL = {
     "onnx": "python -m pip install onnx onnxruntime onnxscript",
     "executorch": "python -m pip install executorch (the release that goes with torch: matrix/data/optin.toml)",
     "more-models": "",
+    "patches": "",
 }
 """The next command where they are missing."""
 

@@ -1,0 +1,138 @@
+"""Prefills and decode steps with an attention mask of two dimensions, as `generate` gives one, made to be exported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from kvconform.checks import shapes
+from kvconform.checks.exporting import expect_program_equals_eager, export
+from kvconform.checks.needs import Need
+from kvconform_conformance.examples.models import BY_NAME
+from kvconform_conformance.examples.tiny import TinyModel, chosen_by_model, tokens
+
+EXAMPLE, UNSEEN = (2, 6), ((3, 9), (4, 5))
+# Below this window a growing cache has one structure; a hybrid cache of 4.4x to 4.54 is as long.
+WIDE, LONGEST = 32, 28
+
+
+class Masked(torch.nn.Module):
+    """A model that takes tokens, a mask of every token so far, a cache or None, and an encoder's output."""
+
+    def __init__(self, tiny: TinyModel, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.argument = tiny.argument
+        self.encodes = tiny.encode is not chosen_by_model
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, encoded: Any = None) -> tuple[Any, Any]:
+        """Logits and cache."""
+        given: dict[str, Any] = {self.argument: cache, "use_cache": True}
+        if self.encodes:
+            given |= {"encoder_outputs": (encoded,), "decoder_input_ids": ids, "decoder_attention_mask": mask}
+        else:
+            given |= {"input_ids": ids, "attention_mask": mask}
+        output = self.model(**given)
+        return output.logits, getattr(output, self.argument)
+
+
+@dataclass(frozen=True)
+class MaskedExport:
+    """A model's prefill, or its decode step where `held`."""
+
+    tiny: TinyModel
+    held: bool
+
+    @property
+    def name(self) -> str:
+        """The model and what is asked of it."""
+        return f"{self.tiny.name}-{'decode' if self.held else 'prefill'}"
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What the model needs."""
+        return self.tiny.needs
+
+    def inputs(self, model: Any, batch: int, length: int) -> tuple[Any, ...]:
+        """Tokens, and a mask that leaves the first token of every second row out, as padding."""
+        count = 1 if self.held else length
+        mask = torch.ones(batch, length + (1 if self.held else 0), dtype=torch.long)
+        mask[1::2, 0] = 0
+        cache = self.cache(model, batch, length) if self.held else self.tiny.start(model, batch)
+        encoded = self.tiny.encode(model, batch).last_hidden_state if self.encodes else None
+        return tokens(batch, count, seed=1), mask, cache, encoded
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the model is an encoder-decoder."""
+        return self.tiny.encode is not chosen_by_model
+
+    def cache(self, model: Any, batch: int, length: int) -> Any:
+        """The cache after a prompt, its tensors contiguous: slices of longer ones make guards on their strides."""
+        leaves, spec = pytree.tree_flatten(self.tiny.prefill(model, batch, length))
+        whole = [leaf.contiguous() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        return pytree.tree_unflatten(whole, spec)
+
+    def dynamic_shapes(self, model: Any) -> tuple[Any, ...]:
+        """Batch and length dynamic. The mask is as long as the cache and the new token."""
+        dims = shapes.named(LONGEST)
+        length = dims.length + 1 if self.held else dims.length
+        build = self.cache if self.held else lambda model, batch, _: self.tiny.start(model, batch)
+        return (
+            {0: dims.batch} if self.held else {0: dims.batch, 1: dims.length},
+            {0: dims.batch, 1: length},
+            shapes.dynamic_shapes(lambda *sizes: build(model, *sizes), *EXAMPLE, dims),
+            {0: dims.batch} if self.encodes else None,
+        )
+
+
+_MIXTRAL = TinyModel(
+    "mixtral",
+    "MixtralConfig",
+    "MixtralForCausalLM",
+    {
+        **{name: value for name, value in BY_NAME["mistral"].settings.items() if name != "head_dim"},
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+    },
+    "full attention, experts",
+)
+
+
+def _of(tiny: TinyModel, **more: Any) -> tuple[MaskedExport, MaskedExport]:
+    tiny = replace(tiny, settings={**tiny.settings, **more})
+    return MaskedExport(tiny, held=False), MaskedExport(tiny, held=True)
+
+
+_ONE: dict[str, Any] = {"num_hidden_layers": 1}
+MASKED = (
+    *_of(BY_NAME["llama"], **_ONE),
+    *_of(BY_NAME["mistral"], sliding_window=WIDE, **_ONE),
+    *_of(BY_NAME["qwen2"], **_ONE),
+    *_of(BY_NAME["gemma2"], sliding_window=WIDE),
+    *_of(BY_NAME["gemma3"], sliding_window=WIDE),
+    *_of(BY_NAME["phi3"], **_ONE),
+    *_of(_MIXTRAL, sliding_window=None, **_ONE),
+    *_of(BY_NAME["t5"], num_layers=1),
+    *_of(BY_NAME["bart"], decoder_layers=1),
+    *_of(BY_NAME["whisper"], decoder_layers=1),
+    *_of(BY_NAME["gpt2"], n_layer=1),
+)
+
+
+def expect_exports_with_mask(asked: MaskedExport) -> None:
+    """Export with batch and length dynamic, and equal eager at two sizes that the export did not see."""
+    model = asked.tiny.build()
+    module = Masked(asked.tiny, model)
+    given = asked.inputs(model, *EXAMPLE)
+    program = export(module, given, asked.dynamic_shapes(model), where=asked.name)
+    for batch, length in UNSEEN:
+        expect_program_equals_eager(
+            program,
+            module,
+            asked.inputs(model, batch, length),
+            where=f"{asked.name}, batch {batch}, length {length}",
+        )

@@ -1,0 +1,58 @@
+"""Patches that are slightly wrong, one fault a patch: checks of the category `patches` must notice each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from kvconform.patches import Patch
+from kvconform.patches.registry import find
+
+Change = Callable[[Any], Any]
+SPOILED: dict[str, Change] = {}
+"""By the name of a patch: what its first replacement is turned into."""
+
+
+def spoils(name: str) -> Callable[[Change], Change]:
+    def keep(change: Change) -> Change:
+        SPOILED[name] = change
+        return change
+
+    return keep
+
+
+def spoiled(name: str) -> Patch:
+    """The patch with its fault."""
+    patch = find(name)
+
+    def replacements() -> tuple[Any, ...]:
+        first, *others = patch.replacements()
+        return replace(first, make=lambda before: SPOILED[name](first.make(before))), *others
+
+    return replace(patch, name=f"{name}, spoiled", replacements=replacements)
+
+
+@spoils("vmap-masks")
+def sees_the_next_token(expand: Any) -> Any:
+    """A query sees one key too many."""
+    return lambda function, *more: expand(lambda b, h, q, k: function(b, h, q + 1, k), *more)
+
+
+@spoils("length-of-tensor")
+def is_a_plain_number(length: Any) -> Any:
+    """The length is an int again, and a dynamic batch a constant."""
+    return lambda of: int(length(of))
+
+
+@spoils("slice-of-modules")
+def loses_the_last(getitem: Any) -> Any:
+    """A slice lacks its last module."""
+
+    def lacking(self: torch.nn.ModuleList, index: Any) -> Any:
+        found = getitem(self, index)
+        return torch.nn.ModuleList(list(found)[:-1]) if isinstance(index, slice) else found
+
+    return lacking

@@ -1,0 +1,41 @@
+"""Every patch is planted slightly wrong, and a check of the category `patches` notices."""
+
+import pytest
+from mutants.patched import SPOILED, spoiled
+
+from kvconform import patch_functions, register_flattening_functions
+from kvconform.checks.errors import ExpectationError
+from kvconform.patches import PATCHES, Need, answer, applied, patches_needed
+from kvconform_conformance.examples.masked import MASKED, expect_exports_with_mask
+
+NEEDED = [patch.name for patch in patches_needed()]
+
+
+def exports(name: str) -> None:
+    expect_exports_with_mask(next(asked for asked in MASKED if asked.name == name))
+
+
+def test_every_patch_has_a_fault():
+    assert set(SPOILED) == {patch.name for patch in PATCHES}
+
+
+def test_needed_here():
+    assert [patch.name for patch in PATCHES if answer(patch).need is Need.NEEDED] == NEEDED
+    with patch_functions(), register_flattening_functions():
+        exports("llama-prefill")
+        exports("llama-decode")
+
+
+@pytest.mark.parametrize("name", NEEDED or [None])
+def test_the_fault_is_noticed(name):
+    if name is None:
+        assert NEEDED == []
+        return
+    wrong = spoiled(name)
+    with patch_functions(*NEEDED, without=[name]), register_flattening_functions():
+        applied.enter(wrong)
+        try:
+            with pytest.raises(ExpectationError):
+                exports("llama-decode" if name == "length-of-tensor" else "llama-prefill")
+        finally:
+            applied.leave(wrong)
