@@ -64,7 +64,8 @@ def main() -> int:
     seconds, ratio = statistics.median(contexts), statistics.median(within) / statistics.median(without)
     print(f"{probes.release()}; patches needed: {', '.join(names) or 'none'}")
     print(
-        f"enter and leave exportable(): first {first * 1e3:.1f} ms, then {seconds * 1e3:.1f} ms (goal {CONTEXT_GOAL * 1e3:.0f} ms)"
+        f"enter and leave exportable(): first {first * 1e3:.1f} ms, then {seconds * 1e3:.1f} ms "
+        f"(goal {CONTEXT_GOAL * 1e3:.0f} ms)"
     )
     print(f"eager decoding, patches on / off: {ratio:.3f} (goal {DECODE_GOAL})")
     return int(seconds > CONTEXT_GOAL or ratio > DECODE_GOAL)

@@ -10,6 +10,7 @@ import torch
 
 from kvconform.patches import Patch
 from kvconform.patches.registry import find
+from kvconform.patches.tracing import is_traced
 
 Change = Callable[[Any], Any]
 SPOILED: dict[str, Change] = {}
@@ -49,10 +50,10 @@ def is_a_plain_number(length: Any) -> Any:
 
 @spoils("slice-of-modules")
 def loses_the_last(getitem: Any) -> Any:
-    """A slice lacks its last module."""
+    """A slice lacks its last module where it is traced."""
 
     def lacking(self: torch.nn.ModuleList, index: Any) -> Any:
         found = getitem(self, index)
-        return torch.nn.ModuleList(list(found)[:-1]) if isinstance(index, slice) else found
+        return torch.nn.ModuleList(list(found)[:-1]) if isinstance(index, slice) and is_traced() else found
 
     return lacking
