@@ -36,6 +36,10 @@ class PatchSnapshot:
         now, nothing = self.again().entries, object()
         return sorted(name for name, value in self.entries.items() if now.get(name, nothing) is not value)
 
+    def added(self) -> list[str]:
+        """The names that are bound now and were not."""
+        return sorted(self.again().entries.keys() - self.entries.keys())
+
 
 def patch_snapshot() -> PatchSnapshot:
     """Read the modules as they are now; what a release lacks is left out."""
