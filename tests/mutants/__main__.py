@@ -1,87 +1,82 @@
-"""``python -m mutants``: every planted subject must be noticed by at least one check.
+"""``python -m mutants``: every wrong subject, planted or generated, must be noticed by some check, or be harmless.
 
-Exit codes: 0 all were noticed, 1 some survived, otherwise what ``check`` ended with.
+For each mutant: killed, by which check, or survived. A survivor fails the run unless a row of harmless.toml says why it
+is no fault; a row whose mutants are killed, or do not exist here, fails it too. Then the checks that killed nothing,
+each asked of mutants until it kills one (with --idle), so that one which cannot fail is named.
+
+Exit codes: 0 all were noticed or are harmless, 1 not so, 2 usage.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import fnmatch
+import random
 import sys
-import tempfile
-from collections import defaultdict
-from pathlib import Path
+import time
+from collections.abc import Sequence
 
-from kvconform_conformance.runner import cli
-from kvconform_conformance.runner.recorder import FAILED
-
-PREFIX = "mutants.planted:"
-# Importing in a process of its own says nothing about mutants and costs seconds each; repeats kill nothing more.
-LEFT_OUT = ("import-registers-nothing", "twice", "random", "bfloat16", "three-layers", "token-by-token", "one-below")
-FAST = ("registration", "round-trip", "behaviour", "device")
+from mutants import generated, harmless, running
+from mutants.generated import Mutant
+from mutants.running import Questions, Verdict
 
 
 def main(argv: list[str]) -> int:
     """Run the mutants and print who noticed whom, and which checks noticed nothing."""
     parser = argparse.ArgumentParser(prog="python -m mutants", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--category", action="append", help=f"only this category; may repeat (default: {', '.join(FAST)})"
-    )
-    parser.add_argument("--mutant", action="append", help="only this mutant; may repeat")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--mutant", action="append", metavar="GLOB", help="only these, as attributes/*; may repeat")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N of them, the same each time")
+    parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
+    parser.add_argument("--idle", action="store_true", help="name the checks that kill no mutant at all (takes longer)")
+    parser.add_argument("--list", action="store_true", help="list the mutants of this release, and run none")
     options = parser.parse_args(argv)
-    from mutants.planted import MUTANTS
-
-    names = options.mutant or [name for name in MUTANTS if name != "none"]
-    with tempfile.TemporaryDirectory(prefix="kvconform-mutants-") as folder:
-        record = Path(folder) / "record.jsonl"
-        code = _check(["none", *names], options.category or list(FAST), options.jobs, record)
-        if code not in (cli.OK, cli.FAILURES):
-            return code
-        lines = [json.loads(line) for line in record.read_text("utf-8").splitlines()]
-    return _report(names, [line for line in lines if line["kind"] == "check"])
-
-
-def _check(names: list[str], categories: list[str], jobs: int, record: Path) -> int:
-    arguments = [f"--subject={PREFIX}{name}" for name in names] + [f"--category={category}" for category in categories]
-    arguments += [
-        "-k",
-        " and ".join(f"not {name}" for name in LEFT_OUT),
-        "--device",
-        "cpu",
-        "--jobs",
-        str(jobs),
-        "--record",
-        str(record),
-        "--quiet",
-    ]
-    return cli.main(arguments)
-
-
-def _report(names: list[str], checks: list[dict[str, str]]) -> int:
-    failing: dict[str, set[str]] = defaultdict(set)
-    for check in checks:
-        if check["status"] in FAILED:
-            failing[check["subject"].removeprefix(PREFIX)].add(check["id"])
-    kills = {name: sorted(failing[name] - failing["none"]) for name in names}
-    for name, killers in kills.items():
-        shown = ", ".join(killers[:3]) + (f" and {len(killers) - 3} more" if len(killers) > 3 else "")
-        print(f"{'killed' if killers else 'SURVIVED':9} {name:28} {shown}")  # noqa: T201
-    if failing["none"] and len(failing["none"]) == len(
-        {check["id"] for check in checks if check["status"] not in ("na", "skip")}
-    ):
-        print("\nerror: the registration without a mutant fails every check: nothing was measured")  # noqa: T201
+    known = running.prepare()
+    chosen = _chosen(known, options.mutant, options.sample)
+    if options.list:
+        print(*chosen, sep="\n")  # noqa: T201 - a command's output
+        return 0
+    if not chosen:
+        print(f"error: no mutant matches {options.mutant}: try --list", file=sys.stderr)  # noqa: T201
+        return 2
+    questions = Questions.of(running.suite(), running.right())
+    if questions.failing:
+        print("error: these fail without a mutant, and prove nothing:", *questions.failing, sep="\n  ")  # noqa: T201
         return 1
-    used = set().union(*kills.values()) if kills else set()
-    idle = sorted({check["id"] for check in checks if check["status"] not in ("na", "skip")} - used)
-    survived = [name for name, killers in kills.items() if not killers]
-    print(  # noqa: T201 - a command's output
-        f"\n{len(names) - len(survived)} of {len(names)} mutants killed; {len(idle)} checks killed none:",
-        ", ".join(idle) or "-",
-    )
-    print(f"failing without a mutant (no kill counts there): {', '.join(sorted(failing['none'])) or 'none'}")  # noqa: T201
-    return 1 if survived else 0
+    return _run([known[name] for name in chosen], known, questions, options)
+
+
+def _chosen(known: dict[str, Mutant], globs: Sequence[str] | None, sample: int | None) -> list[str]:
+    names = [name for name in known if not globs or any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
+    if sample is not None and sample < len(names):
+        names = sorted(random.Random(sample).sample(names, sample))
+    return names
+
+
+def _run(chosen: list[Mutant], known: dict[str, Mutant], questions: Questions, options: argparse.Namespace) -> int:
+    begun = time.monotonic()
+    verdicts: list[Verdict] = []
+    for verdict in running.judge_all(chosen, questions, options.jobs):
+        verdicts.append(verdict)
+        told = f"{verdict.killer} ({verdict.status})" if verdict.killer else ""
+        print(f"{'killed' if verdict.killer else 'SURVIVED':9} {verdict.mutant:60} {told}", flush=True)  # noqa: T201
+    survived = [verdict.mutant for verdict in verdicts if verdict.killer is None]
+    problems = harmless.problems(harmless.load(), known, {verdict.mutant for verdict in verdicts}, set(survived))
+    used = {verdict.killer for verdict in verdicts if verdict.killer}
+    killed = len(verdicts) - len(survived)
+    print(f"\n{killed} of {len(verdicts)} mutants killed in {time.monotonic() - begun:.0f} s by {len(used)} checks")  # noqa: T201
+    print(f"{len(survived) - len(problems.unexplained)} survivors are harmless (tests/mutants/harmless.toml)")  # noqa: T201
+    for line in problems.lines:
+        print(f"error: {line}")  # noqa: T201
+    if options.idle:
+        _print_idle(questions, sorted(questions.ids - used), chosen, options.jobs)
+    return 1 if problems.lines else 0
+
+
+def _print_idle(questions: Questions, left: list[str], chosen: list[Mutant], jobs: int) -> None:
+    idle = running.idle(questions, left, chosen, jobs)
+    print(f"\n{len(idle)} of {len(questions.ids)} checks kill no mutant: {', '.join(idle) or '-'}")  # noqa: T201
 
 
 if __name__ == "__main__":
+    generated.require_forks()
     raise SystemExit(main(sys.argv[1:]))

@@ -13,13 +13,13 @@ import inspect
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kvconform.checks.needs import NotApplicableError
-from kvconform.checks.registry import registry_snapshot, restore_registry
+from kvconform.checks.registry import RegistrySnapshot, registry_snapshot, restore_registry
 from kvconform_conformance.runner.subjects import Subject
 
 CATEGORIES = ("registration", "round_trip", "behaviour", "device")
@@ -85,10 +85,48 @@ class Answer:
     message: str = ""
 
 
+def enters_itself(check: Check) -> bool:
+    """Whether a check enters and leaves the subject by itself."""
+    return "registered" not in inspect.signature(check.function).parameters
+
+
 def ask(check: Check, subject: Subject) -> Answer:
     """Ask one check of one subject; torch's tables are put back afterwards."""
-    begun = time.perf_counter()
+    return next(answer for _, answer in ask_all([check], subject))
+
+
+def ask_all(found: Sequence[Check], subject: Subject) -> Iterator[tuple[str, Answer]]:
+    """Ask several checks, the subject entered once for all that want it entered; tables are put back between them."""
     before = registry_snapshot()
+    with contextlib.ExitStack() as stack:
+        entered: list[RegistrySnapshot | Answer] = []
+        for check in found:
+            if enters_itself(check):
+                yield check.id, _ask(check, subject)
+                restore_registry(before)
+                continue
+            if not entered:
+                entered.append(_enter(stack, subject))
+            inside = entered[0]
+            if isinstance(inside, Answer):
+                yield check.id, inside
+            else:
+                yield check.id, _ask(check, subject)
+                restore_registry(inside)
+    restore_registry(before)
+
+
+def _enter(stack: contextlib.ExitStack, subject: Subject) -> RegistrySnapshot | Answer:
+    """The tables inside the subject's context, or how entering it failed."""
+    try:
+        stack.enter_context(subject.activate())
+    except Exception as error:  # noqa: BLE001 - whatever a wrong subject raises
+        return Answer("error", message=f"{type(error).__name__}: {error}")
+    return registry_snapshot()
+
+
+def _ask(check: Check, subject: Subject) -> Answer:
+    begun = time.perf_counter()
     try:
         _call(check, subject)
         status, message = "pass", ""
@@ -98,8 +136,6 @@ def ask(check: Check, subject: Subject) -> Answer:
         status, message = "fail", str(error)
     except Exception as error:  # noqa: BLE001 - whatever a wrong subject raises
         status, message = "error", f"{type(error).__name__}: {error}"
-    finally:
-        restore_registry(before)
     return Answer(status, time.perf_counter() - begun, message)
 
 
@@ -108,14 +144,11 @@ def _call(check: Check, subject: Subject) -> None:
         need.require()
     wanted = inspect.signature(check.function).parameters
     arguments = dict(check.parameters)
-    with contextlib.ExitStack() as stack:
-        if "subject" in wanted:
-            arguments["subject"] = subject
-        if "tmp_path" in wanted:
-            arguments["tmp_path"] = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        if "device" in wanted:
-            arguments["device"] = "cpu"
-        if "registered" in wanted:
-            stack.enter_context(subject.activate())
-            arguments["registered"] = subject
+    arguments |= {name: subject for name in ("subject", "registered") if name in wanted}
+    if "device" in wanted:
+        arguments["device"] = "cpu"
+    if "tmp_path" not in wanted:
         check.function(**arguments)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        check.function(**arguments, tmp_path=Path(folder))

@@ -6,7 +6,10 @@ key heads, 8 wide, a window of 4, static caches of 12 positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +18,34 @@ from kvconform.checks.behave import append, crop, states
 from kvconform.checks.needs import lookup
 
 HEADS, WIDTH, WINDOW, MAXIMUM = 2, 8, 4, 12
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Key heads, the widths of keys and of values, and how much larger all are from one layer to the next."""
+
+    heads: int = HEADS
+    width: int = WIDTH
+    values: int = WIDTH
+    more: int = 0
+
+
+_SIZES: ContextVar[Sizes] = ContextVar("sizes")
+
+
+def now() -> Sizes:
+    """The sizes that caches are built at: the usual ones outside of :func:`sizes`."""
+    return _SIZES.get(Sizes())
+
+
+@contextmanager
+def sizes(at: Sizes) -> Iterator[None]:
+    """Inside the block, caches are built at other sizes."""
+    token = _SIZES.set(at)
+    try:
+        yield
+    finally:
+        _SIZES.reset(token)
 
 
 class Builder(Protocol):
@@ -26,12 +57,12 @@ class Builder(Protocol):
 def config(layers: int = 2, *, window: int | None = None, types: list[str] | None = None, **more: Any) -> Any:
     """A tiny configuration: Llama's, or Mistral's with a sliding window, or one with the given layer types."""
     settings: dict[str, Any] = {
-        "hidden_size": 4 * WIDTH,
+        "hidden_size": 2 * now().heads * now().width,
         "intermediate_size": 16,
-        "num_attention_heads": 4,
-        "num_key_value_heads": HEADS,
+        "num_attention_heads": 2 * now().heads,
+        "num_key_value_heads": now().heads,
         # Not every release derives it where a configuration leaves it out (4.53's HybridCache fails on None).
-        "head_dim": WIDTH,
+        "head_dim": now().width,
         "num_hidden_layers": layers,
         "max_position_embeddings": 64,
         "vocab_size": 32,
@@ -52,7 +83,11 @@ def fill(  # noqa: PLR0913, PLR0917 - a builder or check of many settings
 ) -> Any:
     """Append `length` tokens to the given layers, at once or `step` at a time."""
     for layer in layers:
-        keys, values = states(batch, HEADS, length, WIDTH, seed=layer, dtype=dtype, device=torch.device(device))
+        at, more = now(), layer * now().more
+        options: dict[str, Any] = {"seed": layer, "dtype": dtype, "device": torch.device(device)}
+        keys, values = states(batch, at.heads + more, length, at.width + more, **options)
+        if at.values != at.width:
+            values = states(batch, at.heads + more, length, at.values + more, **options)[1]
         for start in range(0, length, step or max(length, 1)):
             end = min(start + (step or length), length)
             append(cache, keys[:, :, start:end], values[:, :, start:end], layer, start)
@@ -128,7 +163,7 @@ def static(  # noqa: PLR0913 - a builder or check of many settings
 def early_static(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:  # noqa: ARG001 - a builder
     """A StaticCache whose tensors exist before the first token, as the export recipes have it."""
     cache = lookup("transformers.cache_utils:StaticCache")(config=config(), max_cache_len=MAXIMUM)
-    cache.early_initialization(batch, HEADS, WIDTH, dtype, torch.device(device))
+    cache.early_initialization(batch, now().heads, now().width, dtype, torch.device(device))
     return cache
 
 

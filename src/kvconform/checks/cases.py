@@ -27,6 +27,8 @@ class Case:
     """The width of keys, elements a head."""
     values: int = 4
     """The width of values, which models with latent attention (MLA) have another of."""
+    uneven: str = "no"
+    """Whether each layer has heads and widths of its own, as some models' have: no, yes."""
     pattern: str = "full"
     """Which layers have a window: full, sliding, mixed (every other one), rare (every sixth one has none)."""
     window: int = 4

@@ -55,6 +55,7 @@ def possible(case: Case) -> bool:
         replace(PLAIN, **kinds, length=min(case.length, 1)),
         replace(PLAIN, **kinds, values=5 if case.values != case.width else PLAIN.values),
         replace(PLAIN, **kinds, skipped=case.skipped, layers=3),
+        replace(PLAIN, **kinds, uneven=case.uneven, layers=3),
         replace(PLAIN, **kinds, tensors=case.tensors, dtype=case.dtype),
         replace(PLAIN, **kinds, attributes=case.attributes, owner=case.owner),
     ]
@@ -63,8 +64,6 @@ def possible(case: Case) -> bool:
 
 @functools.cache
 def _tried(case: Case) -> bool:
-    if case.kind in BY_NAME:
-        return all(need.met() for need in BY_NAME[case.kind].needs)
     try:
         build(case)
     except Exception:  # noqa: BLE001 - whatever this release raises where it cannot hold such a cache
@@ -79,7 +78,9 @@ def _example(case: Case) -> Any:
     recipe = BY_NAME[case.kind]
     for need in recipe.needs:
         need.require()
-    return recipe.builder(case.batch, case.length, getattr(torch, case.dtype), "cpu")
+    at = builders.Sizes(case.heads, case.width, case.values, int(case.uneven == "yes"))
+    with builders.sizes(at):
+        return recipe.builder(case.batch, case.length, getattr(torch, case.dtype), "cpu")
 
 
 def _dynamic(case: Case) -> Any:
@@ -184,8 +185,10 @@ def _is_skipped(skipped: str, layer: int, layers: int) -> bool:
 def _states(case: Case, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
     dtype = case.dtype if case.dtypes != "each" else _TURNS[layer % len(_TURNS)]
     other = "float64" if case.dtypes == "parts" else dtype
-    sizes = (case.batch, case.heads, case.length)
-    return _numbers((*sizes, case.width), 2 * layer, dtype), _numbers((*sizes, case.values), 2 * layer + 1, other)
+    more = layer % 3 if case.uneven == "yes" else 0
+    sizes = (case.batch, case.heads + more, case.length)
+    keys = _numbers((*sizes, case.width + 2 * more), 2 * layer, dtype)
+    return keys, _numbers((*sizes, case.values + 4 * more), 2 * layer + 1, other)
 
 
 def _numbers(shape: tuple[int, ...], start: int, dtype: str) -> torch.Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from kvconform.checks.caches import RECIPES
 from kvconform.checks.cases import PLAIN, Case, Choices, draw, each_of
 
 _SMALL = (0, 1, 2, 3, 4, 5, 8, 13)
@@ -180,6 +181,26 @@ SPACES: tuple[Space, ...] = (
         "attributes that a user set on the cache or its layers",
         60,
         {**_SIZES, "kind": _KINDS, "layers": (1, 2, 4, 11), "attributes": ("cache", "layers", "both")},
+    ),
+    Space(
+        "examples",
+        "each of the example caches at other sizes",
+        250,
+        {
+            "kind": tuple(recipe.name for recipe in RECIPES),
+            "batch": (1, 2, 3, 5),
+            "heads": (1, 2, 4),
+            "width": (2, 4, 6),
+            "values": (4, 4, 6),
+            "length": (1, 2, 3, 5, 9, 11),
+            "uneven": ("no", "no", "yes"),
+        },
+    ),
+    Space(
+        "uneven",
+        "layers that each have heads and widths of their own",
+        80,
+        {**_SIZES, "kind": _KINDS, "layers": (2, 3, 5, 12), "uneven": ("yes",), "pattern": ("full", "mixed")},
     ),
     Space(
         "anything",

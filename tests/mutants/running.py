@@ -1,0 +1,157 @@
+"""Runs many mutants: from one warm process, a fork for each, cheap questions first, until the first wrong answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from kvconform.checks import making
+from kvconform_conformance.runner.subjects import Subject
+from mutants import asking, generated
+from mutants.generated import Mutant
+from mutants.plant import kvconform_context
+
+LIMIT = 240.0
+"""Seconds that one mutant may take."""
+
+
+def prepare() -> dict[str, Mutant]:
+    """Warm this process up, and give the mutants of this release by name."""
+    import torch
+
+    torch.set_num_threads(1)
+    # A registration finds the user's classes when it is entered: they must be there before the first.
+    making.own_classes()
+    return generated.mutants()
+
+
+def suite() -> list[asking.Check]:
+    """The checks that are asked."""
+    return asking.checks()
+
+
+def right() -> Subject:
+    """The registration that every mutant is made from."""
+    return Subject("none", kvconform_context)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a mutant: the check that noticed it (none: it survived), how, and after how long."""
+
+    mutant: str
+    killer: str | None
+    status: str
+    message: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The checks that pass for the right registration, those that answer soonest first."""
+
+    entered: tuple[asking.Check, ...]
+    lifetimes: tuple[asking.Check, ...]
+    failing: tuple[str, ...]
+
+    @classmethod
+    def of(cls, found: Sequence[asking.Check], right: Subject) -> Questions:
+        """Ask everything once of the right registration, in this process."""
+        timed, failing = [], []
+        for check in found:
+            answer = asking.ask(check, right)
+            if answer.status == "pass":
+                timed.append((_rank(answer.seconds), check))
+            elif answer.status != "na":
+                failing.append(f"{check.id}: {answer.message[:300]}")
+        ordered = [check for _, check in sorted(timed, key=lambda pair: pair[0])]
+        entered = tuple(check for check in ordered if not asking.enters_itself(check))
+        return cls(entered, tuple(check for check in ordered if asking.enters_itself(check)), tuple(failing))
+
+    @property
+    def ids(self) -> set[str]:
+        """The ids of all of them."""
+        return {check.id for check in (*self.entered, *self.lifetimes)}
+
+
+def _rank(seconds: float) -> int:
+    """Seconds by steps of four times, so that the order hardly depends on the moment."""
+    steps = 0
+    while seconds > 0.002:
+        seconds, steps = seconds / 4, steps + 1
+    return steps
+
+
+def judge(mutant: Mutant, questions: Questions) -> Verdict:
+    """Ask in this process until one answer is wrong. A context of its own is asked first how it enters and leaves."""
+    begun = time.perf_counter()
+    rounds = [questions.entered, questions.lifetimes]
+    for share in reversed(rounds) if mutant.context is not None else rounds:
+        for check, answer in asking.ask_all(share, mutant.subject):
+            if answer.status in ("fail", "error"):
+                return Verdict(mutant.name, check, answer.status, answer.message[:300], time.perf_counter() - begun)
+    return Verdict(mutant.name, None, "survived", "", time.perf_counter() - begun)
+
+
+def judge_all(mutants: Sequence[Mutant], questions: Questions, jobs: int = 2) -> Iterator[Verdict]:
+    """Judge each mutant in a fork of this process, ``jobs`` at a time; whatever a mutant breaks ends with its fork."""
+    waiting = list(mutants)[::-1]
+    running: dict[int, tuple[Mutant, int, float, bytes]] = {}
+    with selectors.DefaultSelector() as selector:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                mutant = waiting.pop()
+                pid, pipe = _fork(mutant, questions)
+                running[pipe] = (mutant, pid, time.monotonic(), b"")
+                selector.register(pipe, selectors.EVENT_READ)
+            for key, _ in selector.select(timeout=1.0):
+                pipe = key.fd
+                mutant, pid, begun, text = running[pipe]
+                part = os.read(pipe, 1 << 16)
+                running[pipe] = (mutant, pid, begun, text + part)
+                if not part:
+                    selector.unregister(pipe)
+                    yield _ended(*running.pop(pipe), pipe)
+            for _, pid, begun, _ in running.values():
+                if time.monotonic() - begun > LIMIT:
+                    os.kill(pid, signal.SIGKILL)
+
+
+def idle(questions: Questions, left: Sequence[str], mutants: Sequence[Mutant], jobs: int) -> list[str]:
+    """The checks among ``left`` that notice none of the mutants, each check asked until it notices one."""
+    by_id = {check.id: check for check in (*questions.entered, *questions.lifetimes)}
+    found = []
+    for name in left:
+        alone = [by_id[name]]
+        share = Questions((), tuple(alone), ()) if asking.enters_itself(alone[0]) else Questions(tuple(alone), (), ())
+        if all(verdict.killer is None for verdict in judge_all(mutants, share, jobs)):
+            found.append(name)
+    return found
+
+
+def _fork(mutant: Mutant, questions: Questions) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        return pid, reading
+    try:
+        verdict = judge(mutant, questions)
+        os.write(writing, json.dumps(asdict(verdict)).encode())
+    finally:
+        os._exit(0)
+
+
+def _ended(mutant: Mutant, pid: int, begun: float, text: bytes, pipe: int) -> Verdict:
+    os.close(pipe)
+    os.waitpid(pid, 0)
+    if text:
+        return Verdict(**json.loads(text))
+    # A process that dies, or hangs, is what the suite tells as a crash or a timeout: it is noticed.
+    seconds = time.monotonic() - begun
+    return Verdict(mutant.name, "(the process)", "timeout" if seconds > LIMIT else "crash", "", seconds)

@@ -1,0 +1,96 @@
+"""Generated mutants: enough of them, each kind is noticed, and a survivor without a reason is told."""
+
+import pytest
+
+from kvconform.checks.registry import expect_registry_unchanged, registry_snapshot
+from mutants import asking, harmless, running
+from mutants.generated import Mutant
+from mutants.harmless import Row
+from mutants.plant import kvconform_context
+
+pytest.importorskip("transformers", reason="the mutants are registrations of transformers' caches")
+
+# One of each kind, and a check that notices it.
+NOTICED = {
+    "attributes/DynamicLayer.dtype/lost": "round-trip/whole[dynamic-two-layers]",
+    "attributes/DynamicLayer.keys/neighbour": "round-trip/whole[dynamic-two-layers]",
+    "attributes/StaticLayer.max_cache_len/earlier": "round-trip/in-flight[static]",
+    "attributes/DynamicSlidingWindowLayer.cumulative_length/reset": "round-trip/whole[sliding-past]",
+    "thresholds/layers-past-9/reordered": "round-trip/every-size[layers]",
+    "thresholds/batch-at-1/told": "registration/spec-sizes[dynamic]",
+    "thresholds/length-at-0/copied": "round-trip/every-size[length]",
+    "thresholds/values-past-64/cut": "round-trip/every-size[values]",
+    "thresholds/bfloat16/cast": "round-trip/generated[types]",
+    "leaves/unflatten-last/detached": "round-trip/whole[dynamic-two-layers]",
+    "leaves/flatten-keys/contiguous": "round-trip/generated[views]",
+    "leaves/unflatten-second/alias": "round-trip/whole[dynamic-two-layers]",
+    "leaves/unflatten-first/no-gradient": "round-trip/generated[gradients]",
+    "entries/nodes-StaticCache/missing": "registration/registered[StaticCache]",
+    "entries/fx-DynamicCache/stale": "registration/fx-agrees[dynamic-two-layers]",
+    "entries/serialized-DynamicCache/missing": "registration/json-spec[dynamic-two-layers]",
+    "leftovers/nodes-after-leaving/lost": "registration/undone",
+    "leftovers/fx-after-an-exception/left": "registration/undone-after-exception",
+    "memory/keeps-leaves-from-1": "round-trip/nothing-kept",
+    "memory/by-context": "round-trip/in-flight[sizes]",
+    "memory/keys-as-text": "round-trip/generated[attributes]",
+}
+
+
+@pytest.fixture(scope="module")
+def known():
+    return running.prepare()
+
+
+def test_hundreds(known):
+    assert len(known) >= 150
+    assert {name.split("/")[0] for name in known} == {
+        "planted", "attributes", "thresholds", "leaves", "entries", "leftovers", "memory",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOTICED)
+def test_one_of_each_kind_is_noticed(known, name):
+    if name not in known:
+        pytest.skip(f"this release has no {name}")
+    check = next(check for check in asking.checks() if check.id == NOTICED[name])
+    before = registry_snapshot()
+    assert asking.ask(check, running.right()).status == "pass"
+    found = next(running.judge_all([known[name]], _only(check)))
+    assert found.killer == check.id, found
+    expect_registry_unchanged(before)
+
+
+def _only(check):
+    share = (check,)
+    return running.Questions((), share, ()) if asking.enters_itself(check) else running.Questions(share, (), ())
+
+
+def test_a_right_one_survives_and_a_dead_one_is_noticed():
+    import os
+
+    check = next(check for check in asking.checks() if check.id == "round-trip/whole[dynamic-two-layers]")
+    right = Mutant("right", context=kvconform_context)
+    dead = Mutant("dead", change=lambda: os._exit(3))
+    verdicts = {verdict.mutant: verdict for verdict in running.judge_all([right, dead], _only(check))}
+    assert (verdicts["right"].killer, verdicts["right"].status) == (None, "survived")
+    assert verdicts["dead"].status == "crash"
+
+
+def test_rows_are_strict():
+    rows = [Row("a/*", "nobody sees it"), Row("b", "nor this"), Row("of-another-release", "nor that")]
+    known = {"a/1", "a/2", "b", "c"}
+    found = harmless.problems(rows, known, judged=known, survived={"a/1", "b", "c"})
+    assert found.unexplained == ("c",)
+    assert [line.split(":")[0] for line in found.lines] == ["harmless.toml", "c survived"]
+    assert not harmless.problems(rows, known, judged=known, survived={"a/1", "a/2", "b"}).lines
+
+
+def test_a_row_without_a_reason_is_refused(tmp_path):
+    path = tmp_path / "harmless.toml"
+    path.write_text('[[harmless]]\nmutant = "a"\nreason = ""\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="needs a mutant and a reason"):
+        harmless.load(path)
+
+
+def test_the_rows_have_reasons():
+    harmless.load()
