@@ -96,23 +96,22 @@ def ask(check: Check, subject: Subject) -> Answer:
 
 
 def ask_all(found: Sequence[Check], subject: Subject) -> Iterator[tuple[str, Answer]]:
-    """Ask several checks, the subject entered once for all that want it entered; tables are put back between them."""
+    """Ask several checks; the subject is entered once for those that want it entered, after those that enter it.
+
+    Torch's tables are put back after each check to what they were before it.
+    """
     before = registry_snapshot()
+    for check in (one for one in found if enters_itself(one)):
+        yield check.id, _ask(check, subject)
+        restore_registry(before)
     with contextlib.ExitStack() as stack:
-        entered: list[RegistrySnapshot | Answer] = []
-        for check in found:
-            if enters_itself(check):
-                yield check.id, _ask(check, subject)
-                restore_registry(before)
-                continue
-            if not entered:
-                entered.append(_enter(stack, subject))
-            inside = entered[0]
+        inside = _enter(stack, subject)
+        for check in (one for one in found if not enters_itself(one)):
             if isinstance(inside, Answer):
                 yield check.id, inside
-            else:
-                yield check.id, _ask(check, subject)
-                restore_registry(inside)
+                continue
+            yield check.id, _ask(check, subject)
+            restore_registry(inside)
     restore_registry(before)
 
 

@@ -204,18 +204,13 @@ def _ask(found: dict[str, Any], question: str, ask: Callable[[], Any]) -> None:
 
 
 def _ask_changed(found: dict[str, Any], name: str, cache: Any, change: Callable[[Any], Any]) -> None:
-    """Do something to a copy; keep what it returned, and the lengths, masks and states that the copy then has.
-
-    Attributes that no question asks for are the business of `kvconform.checks.trees.expect_round_trip`.
-    """
+    """Do something to a copy; keep what it returned, and everything that the copy then is and answers."""
     copied = copy.deepcopy(cache)
     _ask(found, f"{name} returns ", lambda: change(copied))
     for layer in range(layer_count(copied)):
         _ask(found, f"after {name}: get_seq_length({layer})", lambda layer=layer: _plain(copied.get_seq_length(layer)))  # type: ignore[misc]
         _ask(found, f"after {name}: get_mask_sizes(1, {layer})", lambda layer=layer: mask_sizes(copied, 1, layer))  # type: ignore[misc]
-    for path, atom in observe(copied).items():
-        if isinstance(atom, torch.Tensor) and atom.dim() > 1:
-            found[f"after {name}: {path}"] = atom
+    found.update({f"after {name}: {path}": atom for path, atom in observe(copied).items()})
 
 
 def answers_of_a_new_layer(cache: Any) -> dict[str, Any]:
