@@ -29,7 +29,7 @@ def test_exported_with_mask(registered: object, asked: MaskedExport) -> None:
 
 @pytest.mark.parametrize("tiny", MODELS, ids=lambda tiny: tiny.name)
 def test_eager_is_the_same(subject: Subject, tiny: TinyModel) -> None:
-    """A prompt with padding and four steps give the same logits, bit for bit, inside the subject and outside it."""
+    """A prompt and four steps give the same logits, bit for bit, inside the subject and outside it."""
     model = tiny.build()
     expected = _logits(tiny, model)
     context: AbstractContextManager[Any] = subject.activate()
