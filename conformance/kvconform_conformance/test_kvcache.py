@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kvconform.checks import oracle, trees
-from kvconform.checks.oracle import CROSSED, FULL, STREAMS, WINDOWED, Restore, Rival, Stream
+from kvconform.checks.oracle import Restore
+from kvconform.checks.rivals import CROSSED, FULL, STREAMS, WINDOWED, Rival, Stream
 
 streams = pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
 restored = pytest.mark.parametrize("restore", [oracle.unchanged, trees.round_trip], ids=["as-is", "restored"])

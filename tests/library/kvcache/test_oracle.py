@@ -8,29 +8,29 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from kvconform.checks import oracle
+from kvconform.checks import oracle, rivals
 from kvconform.checks.errors import ExpectationError
 
 
 def rival(name):
-    found = next(r for r in (*oracle.FULL, *oracle.WINDOWED, *oracle.CROSSED) if r.name == name)
+    found = next(r for r in (*rivals.FULL, *rivals.WINDOWED, *rivals.CROSSED) if r.name == name)
     if not all(need.met() for need in found.needs):
         pytest.skip("not in this release")
     return found
 
 
 def stream(name="token-by-token"):
-    return next(s for s in oracle.STREAMS if s.name == name)
+    return next(s for s in rivals.STREAMS if s.name == name)
 
 
 def test_an_unconverted_window_is_found(monkeypatch):
-    monkeypatch.setattr(oracle, "window_from_visible", lambda visible: visible)
+    monkeypatch.setattr(rivals, "window_from_visible", lambda visible: visible)
     with pytest.raises(ExpectationError, match=r"attention differs by .* positions 4 to 4"):
         oracle.expect_same_stream(rival("dynamic-sliding"), stream())
 
 
 def test_a_window_is_no_chunk():
-    wrong = dataclasses.replace(rival("dynamic-sliding"), layers=(oracle.Attends(), oracle.Attends()))
+    wrong = dataclasses.replace(rival("dynamic-sliding"), layers=(rivals.Attends(), rivals.Attends()))
     with pytest.raises(ExpectationError, match="attention differs"):
         oracle.expect_same_stream(wrong, stream())
 
