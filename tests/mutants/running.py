@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from kvconform.checks import making
+from kvconform_conformance.runner.plugin import prepare_torch
 from kvconform_conformance.runner.subjects import Subject
 from mutants import asking, generated
 from mutants.generated import Mutant
@@ -22,9 +23,8 @@ LIMIT = 240.0
 
 def prepare() -> dict[str, Mutant]:
     """Warm this process up, and give the mutants of this release by name."""
-    import torch
-
-    torch.set_num_threads(1)
+    # As the suite's workers do: what registers classes for good when it is imported comes before the tables are read.
+    prepare_torch()
     # A registration finds the user's classes when it is entered: they must be there before the first.
     making.own_classes()
     return generated.mutants()
