@@ -110,7 +110,8 @@ class _Look:
         self.group = np.zeros(len(STATUSES), np.int8)
         for code, name in enumerate(STATUSES):
             self.group[code] = 2 if name in WRONG else 0 if name in NOT_ASKED else 1
-        self.messages = table.names("message")
+        self.messages, self.message = table.names("message"), table.codes("message")
+        self.status = table.codes("status")
         self.subjects, self.ids = table.names("subject"), table.names("id")
 
     def _of(self, number: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp], npt.NDArray[np.int8]]:
@@ -118,7 +119,7 @@ class _Look:
         at = np.arange(span.start, span.stop)
         order = np.argsort(self.key[span], kind="stable")
         at = at[order]
-        return self.key[at], at, self.group[self.judged.table.codes("status")[at]]
+        return self.key[at], at, self.group[self.status[at]]
 
     def changes(self, old: int, new: int) -> Iterator[tuple[Kind, str, str, str, str]]:
         """Kind, subject, check, message and page of each check that answers otherwise; subjects asked in both alone."""
@@ -136,7 +137,7 @@ class _Look:
             kind = _kind(int(was[place]), int(is_now[place]))
             wrong = new_at[new_place[place]] if is_now[place] == 2 else old_at[old_place[place]]  # noqa: PLR2004
             tells = 2 in (was[place], is_now[place])
-            message = self.messages[self.judged.table.codes("message")[wrong]] if tells else ""
+            message = self.messages[self.message[wrong]] if tells else ""
             row = int(self.judged.row[wrong]) if tells else -1
             link = self.judged.rows[row].link if row >= 0 else ""
             page = link.removeprefix("docs/known-failures/").removesuffix(".md") if link.startswith("docs/") else ""

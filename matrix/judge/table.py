@@ -11,11 +11,13 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from matrix.judge.aggregate import count
 from matrix.judge.baseline import OURS, Baseline, BaselineRow, glob
@@ -83,6 +85,33 @@ def table_of(runs: Iterable[CellRun]) -> Table:
     data["seconds"] = np.fromiter((record.seconds for record in records), np.float32, len(records))
     headers = tuple(dataclasses.replace(run, records=()) for run in runs)
     return Table(headers, pd.DataFrame(data))
+
+
+def table_of_file(path: Path) -> Table | None:
+    """A published Parquet file as a table, without a Python object a record; None where a cell has several runs.
+
+    Raises:
+        UserError: the file is torn, or no file of records.
+    """
+    from matrix.records import parquet
+
+    runs, checks = parquet.read_columns(path)
+    if len({run.cell for run in runs}) < len(runs):
+        return None
+    lengths = np.bincount(checks[parquet.NUMBER].to_numpy(), minlength=len(runs))
+    cells = pd.Index([run.cell for run in runs], dtype=object)
+    data: dict[str, Any] = {"cell": pd.Categorical.from_codes(np.repeat(np.arange(len(runs)), lengths), cells)}
+    for name in TEXTS[1:]:
+        column = checks[name].combine_chunks()
+        if not isinstance(column, pa.DictionaryArray):
+            column = column.chunk(0) if column.num_chunks else pa.array([], pa.string()).dictionary_encode()
+        codes, texts = column.indices.to_numpy(zero_copy_only=False), column.dictionary.to_pylist()
+        if name == "status":
+            order = np.array([STATUSES.index(text) for text in texts] or [0], np.int8)
+            codes, texts = order[codes], list(STATUSES)
+        data[name] = pd.Categorical.from_codes(codes, pd.Index(texts, dtype=object))
+    data["seconds"] = checks["seconds"].to_numpy().astype(np.float32)
+    return Table(tuple(runs), pd.DataFrame(data))
 
 
 def categories(values: Sequence[str], first: Sequence[str] = ()) -> pd.Categorical:

@@ -64,6 +64,44 @@ def read_headers(path: Path) -> list[CellRun]:
     return list(_runs(path, [NUMBER, *RUN_COLUMNS], None))
 
 
+def read_columns(path: Path) -> tuple[list[CellRun], pa.Table]:
+    """The runs of a file without their checks, and the checks of all of them as columns: for millions of them.
+
+    Returns:
+        The runs in the order of the file, and a table of `CHECK_COLUMNS` beside `run`, the number of the run. Texts are
+        dictionaries: each is there once.
+
+    Raises:
+        UserError: as `read`.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    texts = [name for name in (*RUN_COLUMNS, *CHECK_COLUMNS) if name not in ("complete", "seconds")]
+    try:
+        with pq.ParquetFile(path) as file:
+            _expect_schema(file.schema_arrow)
+        table = pq.read_table(path, read_dictionary=texts, partitioning=None, page_checksum_verification=True)
+        table = table.unify_dictionaries()
+        numbers = table[NUMBER].to_numpy()
+        starts = [0, *((numbers[1:] != numbers[:-1]).nonzero()[0] + 1).tolist()] if len(numbers) else []
+        about = table.select(list(RUN_COLUMNS)).take(pa.array(starts, pa.int64())).to_pylist()
+        runs = [_run(row, ()) for row in about]
+        checks = table.select([NUMBER, *(name for name in CHECK_COLUMNS if name in table.column_names)])
+        checks = checks.filter(pc.is_valid(checks["id"]))
+        known = set(checks["status"].chunk(0).dictionary.to_pylist()) if checks.num_rows else set()
+        if odd := known - {*STATUSES, None}:
+            raise MalformedError(f"a status is {sorted(map(str, odd))[0]!r}")
+    except OSError as error:
+        if not isinstance(error, pa.ArrowException) and error.errno is not None:
+            raise UserError(f"{path} cannot be read: {error.strerror}", f"ls -l {path}") from None
+        raise _torn(path, error) from None
+    except (pa.ArrowException, MalformedError, KeyError, TypeError, ValueError) as error:
+        raise _torn(path, error) from None
+    return runs, checks
+
+
 def _table(runs: list[CellRun]) -> pa.Table:
     import pyarrow as pa
 

@@ -10,10 +10,11 @@ from matrix.errors import ExitCode, UserError
 from matrix.judge.baseline import DEFAULT, load_baseline
 from matrix.judge.findings import findings, some
 from matrix.judge.flaky import flakes
+from matrix.judge.table import table_of_file
 from matrix.records.sources import latest, read_every
 from matrix.records.writing import put
 from matrix.render import figures, tables, wording
-from matrix.render.grid import Results, results
+from matrix.render.grid import Results, results, results_of
 from matrix.render.site import build
 from matrix.render.summary import MOST_NAMES
 
@@ -26,7 +27,12 @@ def load(records: Path | Sequence[Path], baseline_path: Path = DEFAULT) -> Resul
     Raises:
         UserError: there is no record, or a record or the baseline is malformed.
     """
-    runs = read_every(*([records] if isinstance(records, Path) else records))
+    sources = [records] if isinstance(records, Path) else list(records)
+    if len(sources) == 1 and sources[0].is_file() and sources[0].suffix == ".parquet":
+        table = table_of_file(sources[0])
+        if table is not None and table.runs:
+            return results_of(table, load_baseline(baseline_path))
+    runs = read_every(*sources)
     found = results(latest(runs), load_baseline(baseline_path))
     return dataclasses.replace(found, flakes=tuple(flakes(runs)))
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from matrix.judge.baseline import OURS, BaselineRow
 from matrix.judge.findings import Finding, findings, some
-from matrix.judge.tally import ALL, Tally
-from matrix.judge.verdicts import Verdict
+from matrix.judge.tally import ALL
 from matrix.records.lines import STATUSES
 from matrix.render import wording
 from matrix.render.grid import Grid, Place, Results

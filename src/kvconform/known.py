@@ -146,7 +146,7 @@ def about(known: Known, torch: str | None, transformers: str | None) -> list[str
 
 
 def _minor(version: str) -> str:
-    return ".".join(version.split("+")[0].split(".")[:2])
+    return ".".join(version.split("+", maxsplit=1)[0].split(".")[:2])
 
 
 def _failure(row: Mapping[str, Any]) -> Failure:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from matrix.errors import UserError
 from matrix.judge.baseline import Baseline, BaselineRow
-from matrix.judge.table import judge_table, table_of, with_unplanned
+from matrix.judge.table import judge_table, table_of, table_of_file, with_unplanned
 from matrix.judge.verdicts import judge
+from matrix.records import parquet
 from matrix.records.lines import STATUSES, WRONG, CellRun, Record, Selection
+from matrix.records.sources import latest
 from matrix.render.grid import results
 from tests.matrix.factories import record, run
 
@@ -50,6 +55,23 @@ def test_the_same_verdicts_as_one_run_at_a_time(made: list[CellRun], rows: list[
         assert judged.verdicts(number) == one_by_one
         used |= {verdict.row for verdict in one_by_one if verdict.row}
     assert not used & set(judged.unused)
+
+
+def test_a_published_file_is_the_same_table(tmp_path: Path) -> None:
+    first = run(record("a/1"), record("a/2", "fail", "native", "caf\u00e9"), torch="2.10")
+    made = [first, run(record("b/1", "na")), run(torch="2.6", unresolved="no")]
+    parquet.write(tmp_path / "records.parquet", made)
+    read = table_of_file(tmp_path / "records.parquet")
+    assert read is not None
+    plain = table_of(latest(parquet.read(tmp_path / "records.parquet")))
+    assert read.runs == plain.runs
+    assert read.records(range(len(read.frame))) == plain.records(range(len(plain.frame)))
+    assert read.bounds.tolist() == plain.bounds.tolist()
+    parquet.write(tmp_path / "twice.parquet", [first, first])
+    assert table_of_file(tmp_path / "twice.parquet") is None
+    (tmp_path / "torn.parquet").write_bytes((tmp_path / "records.parquet").read_bytes()[:-9])
+    with pytest.raises(UserError, match="cut off"):
+        table_of_file(tmp_path / "torn.parquet")
 
 
 def test_a_row_that_explains_nothing_anywhere_is_unused() -> None:

@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import re
-import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from matrix import __main__ as command_line
 from matrix.errors import ExitCode, UserError
 from matrix.judge.baseline import Baseline, BaselineRow
 from matrix.judge.tally import ALL, STATES
-from matrix.records.lines import CellRun, Environment, Record, Selection
+from matrix.records.lines import CellRun, Record, Selection
 from matrix.render import figures, report, tables
 from matrix.render.grid import Results, results
 from matrix.render.site import build
