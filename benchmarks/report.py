@@ -3,8 +3,8 @@
     python benchmarks/report.py                    456 cells, three subjects: 1.64 million records
     python benchmarks/report.py --lanes 4          6.6 million
 
-The records look like the published ones: their checks, messages and statuses, spread over every pair. Prints seconds, the
-peak of memory, and how many times as long the site takes as pandas takes to read and count the same Parquet file.
+The records look like the published ones: their checks, messages and statuses, spread over every pair. Prints seconds,
+the peak of memory, and how many times as long the site takes as pandas takes to read and count the same Parquet file.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Cause:
 
 
 def _first_rows(judged: JudgedTable) -> npt.NDArray[np.int64]:
-    """By baseline row, the first row with the same page of docs/known-failures, or -1 for none; the last entry is -1."""
+    """By baseline row, the first row with the same page of docs/known-failures, or -1: none; the last entry is -1."""
     first: dict[str, int] = {}
     found = [
         first.setdefault(row.link, number) if row.link.startswith("docs/") else -1

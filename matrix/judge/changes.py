@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -17,6 +18,8 @@ from matrix.records.lines import NOT_ASKED, STATUSES, WRONG
 Kind = Literal["broke", "repaired", "newly asked and failing", "newly asked and passing", "no longer asked"]
 """`newly asked`: n/a, skipped or not there in the release before, where nothing was promised about it."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_WRONG = 2
+"""An answer that is wrong; 1 is a pass, 0 no answer."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def release_changes(judged: JudgedTable, numbers: Mapping[Cell, int], axis: str)
     releases = sorted({release for release, _ in runs}, key=version_key)
     found = []
     look = _Look(judged)
-    for before, release in zip(releases, releases[1:], strict=False):
+    for before, release in itertools.pairwise(releases):
         beside = sorted({b for r, b in runs if r == release} & {b for r, b in runs if r == before}, key=version_key)
         told: dict[tuple[Kind, str, str, str], dict[str, dict[str, None]]] = {}
         for one in beside:
@@ -135,8 +138,8 @@ class _Look:
             if self.subjects[subject] not in both:
                 continue
             kind = _kind(int(was[place]), int(is_now[place]))
-            wrong = new_at[new_place[place]] if is_now[place] == 2 else old_at[old_place[place]]  # noqa: PLR2004
-            tells = 2 in (was[place], is_now[place])
+            wrong = new_at[new_place[place]] if is_now[place] == _WRONG else old_at[old_place[place]]
+            tells = _WRONG in (was[place], is_now[place])
             message = self.messages[self.message[wrong]] if tells else ""
             row = int(self.judged.row[wrong]) if tells else -1
             link = self.judged.rows[row].link if row >= 0 else ""

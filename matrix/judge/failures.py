@@ -145,7 +145,7 @@ def _after(text: str, releases: Sequence[str]) -> str:
 def ranges(pairs: Iterable[tuple[str, str]], transformers: Sequence[str]) -> str:
     """Pairs as a sentence: "torch 2.7 with transformers 4.53 to 4.55; torch 2.8 with 4.55, 4.57"."""
     order = {release: number for number, release in enumerate(transformers)}
-    parts = []
+    parts: list[str] = []
     for torch, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
         spans: list[list[str]] = []
         for _, release in group:

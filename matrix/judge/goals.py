@@ -47,8 +47,8 @@ class Answer:
     """What one run says of a subject.
 
     Attributes:
-        word: "yes" where everything asked passes or fails for a known reason alone and the core goals hold, "no" where a
-            core goal fails, "partly" between, "unknown" where nothing was asked.
+        word: "yes" where everything asked passes or fails for a known reason alone and the core goals hold, "no" where
+            a core goal fails, "partly" between, "unknown" where nothing was asked.
         goals: by goal, how many of its checks pass and how many were asked.
         passed: how many checks pass, of `asked`.
     """
@@ -92,7 +92,7 @@ def answers(judged: JudgedTable, goals: Sequence[Goal]) -> dict[tuple[int, str],
     asked = ~np.isin(status, [STATUSES.index(name) for name in NOT_ASKED])
     unexplained = asked & ~passed & (judged.verdict != 1)
 
-    def counted(wanted: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def counted(wanted: np.ndarray) -> np.ndarray:
         return np.bincount(place[wanted], minlength=shape[0] * shape[1]).reshape(shape)
 
     by_goal = {}

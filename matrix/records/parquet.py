@@ -91,8 +91,7 @@ def read_columns(path: Path) -> tuple[list[CellRun], pa.Table]:
         checks = table.select([NUMBER, *(name for name in CHECK_COLUMNS if name in table.column_names)])
         checks = checks.filter(pc.is_valid(checks["id"]))
         known = set(checks["status"].chunk(0).dictionary.to_pylist()) if checks.num_rows else set()
-        if odd := known - {*STATUSES, None}:
-            raise MalformedError(f"a status is {sorted(map(str, odd))[0]!r}")
+        _expect_statuses(known)
     except OSError as error:
         if not isinstance(error, pa.ArrowException) and error.errno is not None:
             raise UserError(f"{path} cannot be read: {error.strerror}", f"ls -l {path}") from None
@@ -100,6 +99,12 @@ def read_columns(path: Path) -> tuple[list[CellRun], pa.Table]:
     except (pa.ArrowException, MalformedError, KeyError, TypeError, ValueError) as error:
         raise _torn(path, error) from None
     return runs, checks
+
+
+def _expect_statuses(found: Collection[str | None]) -> None:
+    odd = {*found} - {*STATUSES, None}
+    if odd:
+        raise MalformedError(f"a status is {min(map(str, odd))!r}")
 
 
 def _table(runs: list[CellRun]) -> pa.Table:

@@ -6,8 +6,10 @@ needs patched; `explain` and `pins` answer from what was measured before and nee
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+from collections.abc import Callable
 
 USAGE = """usage: python -m kvconform COMMAND [OPTION]...
 
@@ -20,6 +22,15 @@ commands:
 
   --version
 """
+
+
+_COMMANDS = {
+    "doctor": "kvconform.doctor",
+    "patches": "kvconform.patches.command",
+    "explain": "kvconform.explain",
+    "pins": "kvconform.pins",
+}
+"""By command of the library, the module whose `main` runs it."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,28 +50,15 @@ def _run(arguments: list[str]) -> int:
         from kvconform_conformance.runner import cli
 
         return cli.main(rest)
-    if command == "doctor":
-        # Not through the package, whose attributes are looked up when used and have no types.
-        from kvconform.doctor import main as examine
-
-        return examine(rest)
-    if command == "explain":
-        from kvconform.explain import main as explain
-
-        return explain(rest)
-    if command == "pins":
-        from kvconform.pins import main as pins
-
-        return pins(rest)
+    if command in _COMMANDS:
+        # Imported when asked for: `explain` and `pins` need neither torch nor the suite.
+        main_of: Callable[[list[str]], int] = importlib.import_module(_COMMANDS[command]).main
+        return main_of(rest)
     if command in {"-V", "--version"}:
         from kvconform._version import __version__
 
         print(f"kvconform {__version__}")
         return 0
-    if command == "patches":
-        from kvconform.patches.command import main as list_patches
-
-        return list_patches(rest)
     if command in {"-h", "--help"}:
         print(USAGE, end="")
         return 0

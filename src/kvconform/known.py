@@ -131,10 +131,10 @@ def about(known: Known, torch: str | None, transformers: str | None) -> list[str
         transformers: the same of transformers.
     """
     newest = next((goal.pins for goal in known.goals if goal.name == "newest" and goal.pins), None)
-    pins = [
-        f"  newest pair measured good: torch {newest.torch} with transformers {newest.transformers} "
-        "(python -m kvconform pins)"
-    ] * (newest is not None)
+    pins = []
+    if newest is not None:
+        pair_of = f"torch {newest.torch} with transformers {newest.transformers}"
+        pins = [f"  newest pair measured good: {pair_of} (python -m kvconform pins)"]
     if torch is None or transformers is None:
         return pins
     pair = _minor(torch), _minor(transformers)

@@ -1,4 +1,4 @@
-"""`python -m kvconform pins --goal GOAL`: the pair of releases that was measured good for a goal, as a constraints file.
+"""`python -m kvconform pins --goal GOAL`: the pair of releases that was measured good for a goal, as constraints.
 
     python -m kvconform pins --goal newest > constraints.txt
     pip install -c constraints.txt torch transformers

@@ -1,4 +1,4 @@
-"""The site as JSON: a document a pair, a release, a check and a failure, and the summary that travels with the library."""
+"""The site as JSON: a document a pair, a release, a check and a failure, and the summary for the library."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Site:
 
     def places(self, torch: str, transformers: str) -> list[tuple[str, str, str]]:
         """The lines of a place of the grid: tone, count, and the word for those who see neither colour nor sign."""
-        found = []
+        found: list[tuple[str, str, str]] = []
         for subject in self.subjects:
             one = self.facts.answer((torch, transformers), subject)
             found.append((words.mark(one)[1], words.short(one), words.verdict(one).lower()))
@@ -101,7 +101,7 @@ class Site:
 
     def lines(self, answers: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         """A line a subject: its name, the tone, the verdict, the rest of the sentence."""
-        found = []
+        found: list[tuple[str, str, str, str]] = []
         for subject in self.always:
             one = answers.get(subject)
             name = wording.subject_name(subject)
@@ -219,7 +219,7 @@ class _Maker:
     def _latest(self) -> Pair:
         """The pair that the look-up starts with: the newest that was measured."""
         answered = [pair for pair in self.facts.pairs if self.facts.answer(pair)]
-        return max(answered, key=lambda pair: self.facts.pairs.index(pair), default=("", ""))
+        return max(answered, key=self.facts.pairs.index, default=("", ""))
 
     def _broke(self) -> list[dict[str, str]]:
         found = []
