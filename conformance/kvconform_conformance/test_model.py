@@ -12,6 +12,12 @@ from kvconform.checks.errors import expect
 from kvconform_conformance.examples.models import MODELS, TinyModel, tokens
 from kvconform_conformance.examples.prefills import PREFILLS, ExportedPrefill, expect_prefills_when_exported
 from kvconform_conformance.examples.steps import EXPORTED, PROMPT, ExportedStep, expect_decodes_when_exported
+from kvconform_conformance.examples.windows import (
+    ONE_WINDOW_PROGRAM,
+    WindowStep,
+    expect_one_program_for_all_lengths,
+    require_one_structure,
+)
 
 STEPS = 6
 
@@ -56,3 +62,20 @@ def test_exported_prefill(registered: object, prefill: ExportedPrefill) -> None:
     own. The cache is empty, which has no leaf in many releases, or (`-chunk`) holds the tokens before.
     """
     expect_prefills_when_exported(prefill)
+
+
+@pytest.fixture
+def sliding(registered: object, step: WindowStep) -> WindowStep:
+    """A step with a window, unless the subject gives its cache two structures, one on each side of the window."""
+    require_one_structure(step)
+    return step
+
+
+@pytest.mark.parametrize("step", ONE_WINDOW_PROGRAM, ids=lambda step: step.name)
+def test_one_window_program(sliding: WindowStep) -> None:
+    """One program decodes from length 2 to 40 through a window of 8, fed its own cache, as eager does.
+
+    It is exported at length 5, and run at other batches from the window's edge and from past it too. No layer that
+    slides ever holds more than its window.
+    """
+    expect_one_program_for_all_lengths(sliding)

@@ -21,10 +21,12 @@ from kvconform.pytree import Node, keyed
 __all__ = [
     "cache_node",
     "flatten_cache",
+    "flatten_counted_cache",
     "flatten_dynamic_cache",
     "flatten_encoder_decoder_cache",
     "flatten_static_cache",
     "flatten_with_keys_cache",
+    "flatten_with_keys_counted_cache",
     "flatten_with_keys_dynamic_cache",
     "flatten_with_keys_encoder_decoder_cache",
     "flatten_with_keys_static_cache",
@@ -51,19 +53,41 @@ def flatten_cache(cache: Any) -> Flat:
     Raises:
         UnknownLayerError: the cache holds a layer or an attribute that nothing describes.
     """
+    return _flatten(cache, counted=False)
+
+
+def flatten_counted_cache(cache: Any) -> Flat:
+    """Like `flatten_cache`, but a sliding layer has one structure for all lengths.
+
+    Its counter is a leaf below its window too, an int. What either function gave is rebuilt by `unflatten_cache`.
+    """
+    return _flatten(cache, counted=True)
+
+
+def _flatten(cache: Any, *, counted: bool) -> Flat:
     if not probes.has_layers():
         return lists.flatten(cache)
     if "key_cache" in vars(cache):
         # Caches of single models kept the lists when transformers' own went over to layers (Jamba, Zamba, 4.54 on).
         children, context = lists.flatten(cache)
         return children, [*context, Lists.text()]
-    return writing.flatten(cache)
+    return writing.flatten(cache, counted=counted)
 
 
 def flatten_with_keys_cache(cache: Any) -> KeyedFlat:
     """Like `flatten_cache`, each child with the key path entry that names it."""
     children, context = flatten_cache(cache)
-    return keyed((entry for entry in context if names_a_leaf(entry)), children), context
+    return _keyed(children, context), context
+
+
+def flatten_with_keys_counted_cache(cache: Any) -> KeyedFlat:
+    """Like `flatten_counted_cache`, each child with the key path entry that names it."""
+    children, context = flatten_counted_cache(cache)
+    return _keyed(children, context), context
+
+
+def _keyed(children: list[Any], context: list[str]) -> list[tuple[Any, Any]]:
+    return keyed((entry for entry in context if names_a_leaf(entry)), children)
 
 
 def unflatten_cache(cls: type, children: Iterable[Any], context: list[str]) -> Any:
@@ -80,17 +104,22 @@ def unflatten_cache(cls: type, children: Iterable[Any], context: list[str]) -> A
     return reading.unflatten(cls, children, context)
 
 
-def cache_node(cls: type) -> Node:
-    """The node of a cache class, ready to be put into torch's tables."""
+def cache_node(cls: type, *, counted: bool = False) -> Node:
+    """The node of a cache class, ready to be put into torch's tables.
+
+    Args:
+        cls: the class.
+        counted: flatten with `flatten_counted_cache`, so that a sliding layer has one structure for all lengths.
+    """
 
     def unflatten(children: Iterable[Any], context: list[str], output_type: type | None = None) -> Any:
         return unflatten_cache(output_type or cls, children, context)
 
     return Node(
         cls=cls,
-        flatten=flatten_cache,
+        flatten=flatten_counted_cache if counted else flatten_cache,
         unflatten=unflatten,
-        flatten_with_keys=flatten_with_keys_cache,
+        flatten_with_keys=flatten_with_keys_counted_cache if counted else flatten_with_keys_cache,
         serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
     )
 

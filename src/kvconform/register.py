@@ -123,16 +123,17 @@ def _register(nodes: dict[type, Node]) -> dict[type, Registration]:
     return done
 
 
-def _nodes(patch_transformers: bool) -> dict[type, Node]:
+def _nodes(patch_transformers: bool, *, counted: bool = False) -> dict[type, Node]:
     if not patch_transformers:
         return dict(_ADAPTED)
     found = (*probes.model_output_classes(), *probes.cache_classes())
-    return {cls: _node_of(cls) for cls in found} | _ADAPTED
+    return {cls: _node_of(cls, counted=counted) for cls in found} | _ADAPTED
 
 
-def _node_of(cls: type) -> Node:
-    output = probes.model_output_class()
-    return flatten.model_output_node(cls) if issubclass(cls, output) else flatten.cache_node(cls)
+def _node_of(cls: type, *, counted: bool) -> Node:
+    if issubclass(cls, probes.model_output_class()):
+        return flatten.model_output_node(cls)
+    return flatten.cache_node(cls, counted=counted)
 
 
 def _learn() -> None:
@@ -156,7 +157,9 @@ def unregister_cache_flattening(done: dict[type, Registration]) -> None:
 
 
 @contextmanager
-def register_flattening_functions(patch_transformers: bool = True) -> Iterator[dict[type, Registration]]:
+def register_flattening_functions(
+    patch_transformers: bool = True, *, counted: bool = False
+) -> Iterator[dict[type, Registration]]:
     """Inside the block every cache class is a correct pytree node; after it torch's tables are what they were.
 
     Also when the block ends in an exception, when blocks are nested or run in threads, and when transformers registers
@@ -166,6 +169,9 @@ def register_flattening_functions(patch_transformers: bool = True) -> Iterator[d
 
     Args:
         patch_transformers: register the classes of transformers too, not only those with an adapter.
+        counted: give each sliding layer one structure for all lengths, with its counter as a leaf below its window too.
+            A program takes all lengths only if its layers were traced so, which the patch `sliding-windows` does;
+            `exportable()` enters both. Otherwise a layer below its window and one past it are two structures.
 
     Yields:
         The classes that were there on entering, each with what the tables said of it before.
@@ -175,10 +181,15 @@ def register_flattening_functions(patch_transformers: bool = True) -> Iterator[d
         _learn()
     block = blocks.enter(
         lambda late: _register(
-            {cls: node for cls, node in _nodes(patch_transformers).items() if cls not in late or cls in _ADAPTED}
+            {
+                cls: node
+                for cls, node in _nodes(patch_transformers, counted=counted).items()
+                if cls not in late or cls in _ADAPTED
+            }
         ),
         lambda: _pickled_classes() if patch_transformers else [],
         _watch if patch_transformers else None,
+        counted=counted,
     )
     try:
         yield block.done
@@ -193,14 +204,14 @@ def _watch() -> Watch:
 
 def _created(cls: type) -> None:
     if not probes.stands_in(cls):
-        blocks.arrive(cls, _node_of(cls))
+        blocks.arrive(cls, _node_of)
 
 
 def _loaded(module: ModuleType) -> None:
     """Register the caches of a module that are caches by name alone, and try its classes, which are complete now."""
     found = probes.caches_by_name(module)
     for cls in found:
-        blocks.arrive(cls, flatten.cache_node(cls))
+        blocks.arrive(cls, _node_of)
     if probes.has_layers():
         cache: Any = probes.cache_class("Cache")
         for cls in {*found, *(cls for cls in probes.classes_in(module) if issubclass(cls, cache))}:

@@ -24,7 +24,9 @@ def dynamic_shapes_for(tree: Any, batch: Any = None, length: Any = None, cross_l
             say yourself what is dynamic in them.
         batch: a `Dim`, `Dim.DYNAMIC`, `Dim.AUTO` or None, for the first dimension of every tensor in a cache.
         length: the same for the tokens of layers that grow. Static layers, and sliding layers past their window, have
-            no dynamic length; their counter is an int, `Dim.AUTO` where torch takes dynamic ints (not up to 2.6).
+            no dynamic length; their counter is an int, `Dim.AUTO` where torch takes dynamic ints (not up to 2.6). A
+            sliding layer with one structure for all lengths (inside `exportable()`) has `Dim.AUTO`: the number of its
+            tokens stops growing at the window, and that of other layers does not.
         cross_length: the same for the cross attention of an EncoderDecoderCache.
 
     Returns:
@@ -42,16 +44,17 @@ def dynamic_shapes_for(tree: Any, batch: Any = None, length: Any = None, cross_l
 
 def _is_cache(value: Any) -> bool:
     node = py_pytree.SUPPORTED_NODES.get(type(value))
-    if node is not None and node.flatten_fn is flatten.flatten_cache:
+    if node is not None and node.flatten_fn in (flatten.flatten_cache, flatten.flatten_counted_cache):
         return True
     base = probes.cache_class("Cache")
     return base is not None and isinstance(value, base)
 
 
 def _cache_shapes(cache: Any, batch: Any, length: Any, cross_length: Any) -> list[Any]:
-    pairs, _ = flatten.flatten_with_keys_cache(cache)
+    counted = _is_counted(cache)
+    pairs, _ = flatten.flatten_with_keys_counted_cache(cache) if counted else flatten.flatten_with_keys_cache(cache)
     names = [key.key for key, _ in pairs]
-    past = {
+    with_counter = {
         match["index"] for name in names if (match := _LEAF.fullmatch(name)) and match["name"] == "cumulative_length"
     }
     shapes: list[Any] = []
@@ -61,17 +64,27 @@ def _cache_shapes(cache: Any, batch: Any, length: Any, cross_length: Any) -> lis
         elif isinstance(child, int):
             shapes.append(_dynamic_int())
         else:
-            shapes.append(_tensor_shape(name, child, batch, length, past))
+            match = _LEAF.fullmatch(name)
+            slides = match is not None and match["index"] in with_counter
+            # Past a window the number of tokens stays. Of one structure for all lengths it is a number of its own.
+            of_window = torch.export.Dim.AUTO if counted and length is not None else None
+            shapes.append(_tensor_shape(name, child, batch, of_window if slides else length))
     return shapes
 
 
-def _tensor_shape(name: str, tensor: torch.Tensor, batch: Any, length: Any, past: set[str]) -> dict[int, Any] | None:
+def _is_counted(cache: Any) -> bool:
+    """Whether the registration in force gives a sliding layer one structure for all lengths."""
+    node = py_pytree.SUPPORTED_NODES.get(type(cache))
+    return node is not None and node.flatten_fn is flatten.flatten_counted_cache
+
+
+def _tensor_shape(name: str, tensor: torch.Tensor, batch: Any, length: Any) -> dict[int, Any] | None:
     match = _LEAF.fullmatch(name)
     if tensor.dim() < 2 or (match is None and not name.startswith(("conv_states", "ssm_states"))):  # noqa: PLR2004
         # Counters and flags, and what has no tokens yet.
         return None
     shape = {} if batch is None else {0: batch}
-    if match is not None and length is not None and match["letters"] in _GROWING and match["index"] not in past:
+    if match is not None and length is not None and match["letters"] in _GROWING:
         position = {"key": 2, "value": 2, "indexer_keys": 1}.get(match["name"])
         if position is not None:
             shape[position] = length

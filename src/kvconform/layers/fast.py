@@ -50,8 +50,13 @@ class _Pattern:
 _CONTEXTS: dict[tuple[str, ...], tuple[str, ...]] = {}
 
 
-def flatten_layers(layers: Iterable[Any]) -> tuple[list[Any], list[str]] | None:  # noqa: C901, PLR0911
-    """Leaves and context of these layers, or None if keys and values do not describe one of them."""
+def flatten_layers(  # noqa: C901, PLR0911
+    layers: Iterable[Any], *, counted: bool = False
+) -> tuple[list[Any], list[str]] | None:
+    """Leaves and context of these layers, or None if keys and values do not describe one of them.
+
+    If `counted`, a layer with a window has a third leaf, so that they do not describe it.
+    """
     # One long loop on purpose, which looks a class up once for layers of one class in a row: a call for each layer
     # would cost a tenth of the time.
     leaves: list[Any] = []
@@ -62,7 +67,7 @@ def flatten_layers(layers: Iterable[Any]) -> tuple[list[Any], list[str]] | None:
         if type(layer) is not last:
             last = type(layer)
             pattern = PATTERNS[last] if last in PATTERNS else _learn(last)
-            if pattern is None:
+            if pattern is None or (counted and pattern.config is not None):
                 return None
             size, typed, constants, config = pattern.size, pattern.typed, pattern.constants, pattern.config
         state = layer.__dict__

@@ -30,14 +30,19 @@ from kvconform.values import LEAF, Writer, dumps
 __all__ = ["flatten"]
 
 
-def flatten(cache: Any) -> tuple[list[Any], list[str]]:
+def flatten(cache: Any, *, counted: bool = False) -> tuple[list[Any], list[str]]:
     """Children and context of a cache.
+
+    Args:
+        cache: a list of layers, or a cache of caches.
+        counted: whether a sliding layer has its counter as a leaf below its window too. Its structure is then one for
+            all lengths; otherwise a layer below its window and one past it are two.
 
     Raises:
         UnknownLayerError: a layer class or an attribute that nothing describes.
     """
     layers = _own_layers(cache)
-    found = None if torch.compiler.is_dynamo_compiling() else fast.flatten_layers(layers)
+    found = None if torch.compiler.is_dynamo_compiling() else fast.flatten_layers(layers, counted=counted)
     if found is not None and _is_default(cache):
         return found
     writer = Writer(cache)
@@ -46,7 +51,7 @@ def flatten(cache: Any) -> tuple[list[Any], list[str]]:
         return writer.leaves, standard + _write_cache(writer, cache)
     context: list[str] = []
     for index, layer in enumerate(layers):
-        context += _write_layer(writer, layer, index)
+        context += _write_layer(writer, layer, index, counted=counted)
     context += _write_cache(writer, cache)
     return writer.leaves, context
 
@@ -69,7 +74,7 @@ def _is_default(cache: Any) -> bool:
     return True
 
 
-def _write_layer(writer: Writer, layer: Any, index: int) -> list[str]:
+def _write_layer(writer: Writer, layer: Any, index: int, *, counted: bool) -> list[str]:
     model = model_of(type(layer))
     state = vars(layer)
     code = code_of(model, state)
@@ -87,11 +92,16 @@ def _write_layer(writer: Writer, layer: Any, index: int) -> list[str]:
         origin = origin_of(name, model, ready=ready, filled=filled)
         if origin is Origin.ABSENT and tells_itself(name, value, state):
             facts.append(Follows.text(index, name))
-        elif not is_as_expected(origin, name, state, base):
+        elif (counted and ready and _counts_a_window(model, name)) or not is_as_expected(origin, name, state, base):
             facts += _write_attribute(writer, index, name, value, LayerLeaf.text("", code, index))
-            facts += _past(index, name, value, state, model)
+            facts += [] if counted else _past(index, name, value, state, model)
     facts += [Absent.text(index, name) for name in base if name not in state]
     return writer.names[start:] + facts
+
+
+def _counts_a_window(model: LayerModel, name: str) -> bool:
+    """Whether an attribute is the counter of a layer that grows until its window is full."""
+    return name in COUNTERS and model.config == "sliding_window"
 
 
 def _write_cache(writer: Writer, cache: Any) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from kvconform.patches import applied
+from kvconform.patches import applied, sliding_windows
 from kvconform.patches.patch import Need, Patch
 from kvconform.patches.registry import answer, find, patches_needed
 from kvconform.register import register_flattening_functions
@@ -62,5 +62,8 @@ def exportable(*, without: Iterable[str] = ()) -> Iterator[tuple[Patch, ...]]:
         MissingTransformersError: transformers is not installed.
         UnknownPatchError: no patch has that name.
     """
-    with patch_functions(without=without) as entered, register_flattening_functions():
+    with ExitStack() as stack:
+        entered = stack.enter_context(patch_functions(without=without))
+        # Layers that are traced without a branch on their length have one structure for all lengths.
+        stack.enter_context(register_flattening_functions(counted=sliding_windows.PATCH in entered))
         yield entered
