@@ -242,7 +242,7 @@ PATCH = Patch(
     name="sliding-windows",
     replaces="update and get_mask_sizes of sliding layers in transformers.cache_utils (4.54 and later), while traced",
     why="they branch on the length, so that a program is good on one side of a window only",
-    page="docs/exporting.md",
+    page="docs/sliding-windows.md",
     probe=_probe,
     replacements=_replacements,
 )
