@@ -27,6 +27,10 @@ STARTED = "started, never ended"
 NEVER_STARTED = "planned, never started"
 
 
+LONGEST_LINE = 20_000_000
+"""Bytes: a longer line is no answer of a check."""
+
+
 def read(path: Path) -> CellRun:
     """The run that a record file holds.
 
@@ -158,13 +162,31 @@ class _Reading:
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
+    if len(raw) > LONGEST_LINE:
+        raise MalformedError(f"a line of {len(raw) // 1_000_000} MB, more than {LONGEST_LINE // 1_000_000} MB")
     try:
-        line = json.loads(raw)
+        line = json.loads(raw, object_pairs_hook=_object, parse_constant=_refused)
+    except MalformedError:
+        raise
+    except RecursionError:
+        raise MalformedError("not a line of JSON: it is nested too deep") from None
     except ValueError as error:
         raise MalformedError(f"not a line of JSON: {error}") from None
     if not isinstance(line, dict):
         raise MalformedError("not a JSON object")
     return line
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise MalformedError(f'"{name}" is there twice')
+    return found
+
+
+def _refused(constant: str) -> None:
+    raise MalformedError(f"{constant} is no number of JSON")
 
 
 def _torn(raw: bytes) -> bool:

@@ -30,6 +30,9 @@ WRONG: frozenset[Status] = frozenset(STATUSES) - NOT_ASKED - {"pass"}
 """Answers that need a reason or a repair."""
 
 
+MOST_SECONDS = 10_000_000
+
+
 class MalformedError(ValueError):
     """A line that is not what the schema says; the reader adds file, line and next command."""
 
@@ -151,7 +154,7 @@ class Record:
             id=take(line, "id", str),
             category=take(line, "category", str),
             status=status,
-            seconds=float(take(line, "seconds", int, float)),
+            seconds=_seconds(take(line, "seconds", int, float)),
             message=take(line, "message", str),
             reproduce=take(line, "reproduce", str),
         )
@@ -219,3 +222,10 @@ def _strings(line: Mapping[str, Any], key: str) -> tuple[str, ...]:
     if not all(isinstance(value, str) for value in values):
         raise MalformedError(f'"{key}" is {json.dumps(values)}, expected a list of strings')
     return tuple(values)
+
+
+def _seconds(value: float) -> float:
+    """A time that a check can take."""
+    if not 0 <= value < MOST_SECONDS:
+        raise MalformedError('"seconds" is no time that a check can take')
+    return float(value)

@@ -53,7 +53,7 @@ def write(
     parquet = records is not None and records.is_file()
     wanted = set()
     for path, text in _files(site, axes, parquet=parquet):
-        put(folder / path, text)
+        _put(folder / path, text)
         wanted.add(path)
     if parquet and records is not None:
         shutil.copyfile(records, folder / PARQUET)
@@ -106,6 +106,14 @@ def _badges(found: Facts, pair: Pair) -> Iterator[tuple[str, str]]:
 
 def _constraints(pins: Pins) -> str:
     return "".join(f"{name}=={version}\n" for name, version in pins.packages.items())
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file of the site. Thousands of them are built anew at any time: none waits until the disk has it."""
+    content = text.encode("utf-8")
+    if not (path.is_file() and path.read_bytes() == content):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def _forget(folder: Path, wanted: set[str]) -> None:

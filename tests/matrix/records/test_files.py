@@ -168,3 +168,26 @@ def _plan(*names: str) -> dict[str, object]:
 
 def _check(name: str) -> dict[str, object]:
     return factories.record(name).to_json()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"seconds": 0.25', '"seconds": NaN', "NaN is no number"),
+        ('"seconds": 0.25', '"seconds": -1', "no time that a check can take"),
+        ('"seconds": 0.25', '"seconds": 1' + "0" * 400, "no time that a check can take"),
+        ('"seconds": 0.25', '"seconds": 0.25, "seconds": 0.5', '"seconds" is there twice'),
+        ('"seconds": 0.25', '"seconds": 0.25, "x": ' + "[" * 200_000, "nested too deep"),
+        ('"seconds": 0.25', '"seconds": 0.25, "x": "' + "y" * 21_000_000 + '"', "a line of 21 MB"),
+    ],
+)
+def test_odd_numbers_keys_and_sizes_are_one_line_with_the_file(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = dump(factories.run(factories.record()))
+    assert old in text
+    path = tmp_path / "torch2.5-tf4.53-py3.11-cpu.jsonl"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=said) as error:
+        files.read(path)
+    assert error.value.exit_code == 2
+    assert str(path) in error.value.message
+    assert "\n" not in error.value.message
