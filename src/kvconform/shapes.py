@@ -24,7 +24,7 @@ def dynamic_shapes_for(tree: Any, batch: Any = None, length: Any = None, cross_l
             say yourself what is dynamic in them.
         batch: a `Dim`, `Dim.DYNAMIC`, `Dim.AUTO` or None, for the first dimension of every tensor in a cache.
         length: the same for the tokens of layers that grow. Static layers, and sliding layers past their window, have
-            no dynamic length; their counter is an int, `Dim.AUTO` where torch takes dynamic ints (not up to 2.6). A
+            no dynamic length; their counter is an int, `Dim.AUTO` where torch takes dynamic ints (not up to 2.7). A
             sliding layer with one structure for all lengths (inside `exportable()`) has `Dim.AUTO`: the number of its
             tokens stops growing at the window, and that of other layers does not.
         cross_length: the same for the cross attention of an EncoderDecoderCache.

@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 from kvconform import dynamic_shapes_for, probes, register_flattening_functions
 from kvconform.checks.trees import expect_round_trip
 from kvconform.flatten import flatten_cache, flatten_counted_cache, unflatten_cache
+from kvconform.layers.layer_kinds import _tiny_arguments
 from kvconform.patches import Need, answer, exportable, patch_functions
 from kvconform.patches import sliding_windows as patch
 
@@ -102,6 +103,7 @@ def test_the_length_of_a_window_is_a_dimension_of_its_own():
         assert dynamic_shapes_for(sliding_cache(9), batch="B", length="L")[:3] == [{0: "B"}, {0: "B"}, number]
 
 
+@slides
 @patched
 def test_what_is_not_traced_is_what_the_release_does(monkeypatch):
     called = []
@@ -154,3 +156,60 @@ def test_one_update_is_right_on_every_side_of_the_window(count):
             assert torch.equal(values, negative)
             assert torch.equal(got.layers[0].keys, cache.layers[0].keys)
             assert got.layers[0].cumulative_length == cache.layers[0].cumulative_length == length + count
+
+
+ALLOCATED = patch._classes(patch._ALLOCATED) if probes.has_layers() else []
+
+
+def allocated_cache(cls, length, batch):
+    """A cache of one allocated layer of a window of 4, filled with `length` tokens one by one."""
+    sizes = {"max_cache_len": WINDOW, "sliding_window": WINDOW, "batch_size": batch, "num_heads": 1, "head_dim": 1}
+    cache = probes.cache_class("DynamicCache")()
+    cache.layers = [cls(**{name: sizes[name] for name in _tiny_arguments(cls)})]
+    for token in range(length):
+        fill(cache, torch.full((batch, 1, 1, 1), float(token + 1)), torch.tensor([token]))
+    return cache
+
+
+def fill(cache, new, position):
+    """One update; 4.54 to 5.3 ask for the positions, and later releases take any further argument."""
+    return cache.layers[0].update(new, -new, {"cache_position": position})
+
+
+class AllocatedStep(torch.nn.Module):
+    """The sizes of the mask, and one update."""
+
+    def forward(self, new, position, cache):
+        length = new.shape[2]
+        sizes = cache.layers[0].get_mask_sizes(position if not probes.masks_by_query_length(type(cache)) else length)
+        return (*fill(cache, new, position), *sizes), cache
+
+
+@patched
+@pytest.mark.parametrize("cls", ALLOCATED, ids=lambda cls: cls.__name__)
+def test_an_allocated_layer_is_right_on_every_side_of_the_window(cls):
+    auto = torch.export.Dim.AUTO
+
+    def inputs(length, batch):
+        return (
+            torch.full((batch, 1, 1, 1), float(length + 1)),
+            torch.tensor([length]),
+            allocated_cache(cls, length, batch),
+        )
+
+    with torch.no_grad(), exportable():
+        shapes = ({0: auto}, {}, dynamic_shapes_for(inputs(2, 2)[2], auto, auto))
+        program = torch.export.export(AllocatedStep(), inputs(2, 2), dynamic_shapes=shapes, strict=False).module()
+        for length in (1, 2, 3, 4, 5, 9):
+            (keys, values, *sizes), got = program(*inputs(length, 3))
+            (expected, negative, *eager), cache = AllocatedStep()(*inputs(length, 3))
+            assert [int(size) for size in sizes] == [int(size) for size in eager]
+            assert torch.equal(keys, expected)
+            assert torch.equal(values, negative)
+            assert torch.equal(got.layers[0].keys, cache.layers[0].keys)
+            assert got.layers[0].keys.shape[2] == WINDOW
+            assert flatten_cache(got)[1] == flatten_cache(cache)[1]
+            counts = [
+                [int(leaf) for leaf in flatten_cache(one)[0] if not torch.is_tensor(leaf)] for one in (got, cache)
+            ]
+            assert counts[0] == counts[1]

@@ -7,7 +7,7 @@ minimum, maximum and `index_select`. A slice would not do: torch then guards on 
 ("Guard failed: 8 + 8 * L == 8 - 8 * sym_max(0, L - 6) + 8 * L").
 
 They are used while something is traced. The counter must be an input of the program below the window too
-(`register_flattening_functions(counted=True)`), and torch must take dynamic ints, as 2.7 and later do.
+(`register_flattening_functions(counted=True)`), and torch must take dynamic ints, as 2.8 and later do.
 
 Layers that grow until their window is full (DynamicSlidingWindowLayer, 4.56 and later) keep their last `window - 1`
 tokens, as transformers does. Layers that are allocated (StaticSlidingWindowLayer, and in 4.54 to 4.56 the layers that
