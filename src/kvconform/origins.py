@@ -1,29 +1,34 @@
-"""Where an attribute of a layer or cache comes from: decided here once, for writing a context and for reading one.
+"""Where an attribute of a layer or cache comes from if its context does not mention it: decided here, once.
 
-| origin | the context | rebuilding takes it from |
-|---|---|---|
-| `LEAF` | an entry without `#` | the leaf: keys, values, and counters that no shape tells |
-| `FACT` | `#name=value` | the JSON |
-| `DEFAULT` | nothing | what a new layer or cache has |
-| `TENSORS` | nothing; `#name` where a new one lacks it | dtype, device and shape of the tensors |
-| `CODE` | the number of the layer's code | that number |
-| `PARTS` | nothing | the layers of a cache, or the caches in it |
-| `ABSENT` | `#-name` where a new one has it | nothing: it has no such attribute |
+| origin | rebuilding takes it from |
+|---|---|
+| `LEAF` | its leaf: keys, values and counters that no shape tells are never left out of a context |
+| `DEFAULT` | what a new layer or cache has |
+| `TENSORS` | dtype, device and shape of the tensors |
+| `CODE` | the number of the layer's code |
+| `PARTS` | the layers of a cache, or the caches in it |
+| `ABSENT` | nothing: a new one lacks it, and so does this one |
 
-`origin_of` says what holds of an attribute that the context does not mention. Flattening leaves an attribute out if its
-value is the one that this origin gives, and writes it as a leaf or fact if not; rebuilding asks for the same origin.
+`origin_of` answers for the attributes of a layer, `origin_in_cache` for those of a cache. Flattening asks them and
+leaves an attribute out if it has the value that its origin gives. Any other value it writes: as a leaf, as a fact, as
+`#name` (a new one lacks the attribute and its value follows from the tensors) or as `#-name` (this one lacks it).
+Rebuilding asks the same two functions about every attribute that the context does not mention.
+
+A cache of two lists (`kvconform.lists`) decides for itself: its context leaves out no defaults, since most of these
+classes cannot be tried without a config, so that only `LEAF`, `TENSORS` and `PARTS` would be of use there.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Container
 from typing import Any
 
 import torch
 
 from kvconform import probes
 from kvconform.attributes import same
-from kvconform.learned import LayerModel
+from kvconform.learned import CacheModel, LayerModel
 
 __all__ = [
     "COUNTERS",
@@ -33,6 +38,7 @@ __all__ = [
     "is_as_expected",
     "is_derived",
     "length_of",
+    "origin_in_cache",
     "origin_of",
     "reference_of",
     "tells_itself",
@@ -43,7 +49,6 @@ class Origin(enum.Enum):
     """Where an attribute comes from. The table above says what each means."""
 
     LEAF = "leaf"
-    FACT = "fact"
     DEFAULT = "default"
     TENSORS = "tensors"
     CODE = "code"
@@ -90,6 +95,22 @@ def origin_of(name: str, model: LayerModel, *, ready: bool, filled: bool) -> Ori
     if name in COUNTERS:
         return _origin_of_counter(base, ready=ready)
     return Origin.TENSORS if filled and is_derived(name) else Origin.DEFAULT
+
+
+def origin_in_cache(name: str, model: CacheModel, parts: Container[str]) -> Origin:
+    """Where an attribute of a cache that is a list of layers comes from that the context does not mention.
+
+    Args:
+        name: the attribute.
+        model: what is known of the cache's class.
+        parts: the attributes that follow from the layers of the cache, or from the caches in it.
+    """
+    if name in COUNTERS:
+        # At 0 too: a step later it is not 0, and the structure must be the same.
+        return Origin.LEAF
+    if name in parts:
+        return Origin.PARTS
+    return Origin.DEFAULT if name in model.defaults else Origin.ABSENT
 
 
 def _origin_of_counter(base: dict[str, Any], *, ready: bool) -> Origin:

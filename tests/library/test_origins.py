@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kvconform.learned import LayerModel
-from kvconform.origins import Origin, is_as_expected, origin_of, tells_itself
+from kvconform.learned import CacheModel, LayerModel
+from kvconform.origins import Origin, is_as_expected, origin_in_cache, origin_of, tells_itself
 
 USUAL = {"keys": None, "values": None, "dtype": None, "record_past": False}
 GROWING = {**USUAL, "cumulative_length": 0}
@@ -35,6 +35,30 @@ STATIC = LayerModel(
 )
 def test_an_attribute_has_one_origin(model, name, ready, expected):
     assert origin_of(name, model, ready=ready, filled=ready) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("_seen_tokens", Origin.LEAF),
+        ("is_compileable", Origin.PARTS),
+        ("offloading", Origin.DEFAULT),
+        ("batch_size", Origin.ABSENT),
+        ("mine", Origin.ABSENT),
+    ],
+)
+def test_an_attribute_of_a_cache_has_one_origin(name, expected):
+    """A counter is a leaf, and what follows from the parts does so, also where a new cache has a value for it."""
+    model = CacheModel({"_seen_tokens": 0, "is_compileable": False, "offloading": False})
+    assert origin_in_cache(name, model, ("is_compileable",)) is expected
+
+
+def test_every_origin_is_the_answer_for_some_attribute():
+    """A member of `Origin` that no function returns would describe nothing."""
+    cache = CacheModel({"offloading": False})
+    found = {origin_of(name, SLIDING, ready=True, filled=True) for name in (*SLIDING.ready, "mine")}
+    found |= {origin_in_cache(name, cache, ("is_compileable",)) for name in ("is_compileable", "offloading")}
+    assert found == set(Origin)
 
 
 @pytest.mark.parametrize(("count", "below"), [(3, True), (9, False)])

@@ -38,8 +38,8 @@ def expect_loads(path: Path, where: str = "") -> torch.export.ExportedProgram:
             raise ExpectationError(
                 f"torch.export.load raised {_one_line(error)}, expected a program [{where}]"
             ) from error
-    told = [str(one.message) for one in caught] + logged
-    unsafe = [text.splitlines()[0][:200] for text in told if any(word in text for word in _UNSAFE)]
+    messages = [str(one.message) for one in caught] + logged
+    unsafe = [text.splitlines()[0][:200] for text in messages if any(word in text for word in _UNSAFE)]
     expect_equal("warnings about unsafe unpickling", unsafe, [], where)
     return program
 

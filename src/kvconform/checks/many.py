@@ -21,7 +21,7 @@ def expect_for_all(cases: Iterable[Case], question: Question) -> int:
     """Ask a question of every case that this release can hold, and return how many those were.
 
     Raises:
-        ExpectationError: the answer is wrong for one; told of the plainest one that was found from there.
+        ExpectationError: the answer is wrong for one; it names the plainest one that was found from there.
         NotApplicableError: this release can hold none of them, so that nothing was asked.
     """
     __tracebackhide__ = True
@@ -56,7 +56,7 @@ def _report(case: Case, question: Question, error: Exception) -> None:
 
     smallest = shrink(case, fails)
     found = _ask(question, smallest) or error
-    told = f"{smallest}; build it: kvconform.checks.making.build({smallest})"
+    example = f"{smallest}; build it: kvconform.checks.making.build({smallest})"
     if isinstance(found, ExpectationError):
-        raise ExpectationError(f"{found} [{told}]") from None
-    raise RuntimeError(f"{type(found).__name__}: {found} [{told}]") from found
+        raise ExpectationError(f"{found} [{example}]") from None
+    raise RuntimeError(f"{type(found).__name__}: {found} [{example}]") from found

@@ -54,14 +54,14 @@ def expect_spec_tells(cases: Sequence[Case]) -> None:
     held = [case for case in cases if making.possible(case)]
     if len(held) < 2:  # noqa: PLR2004 - a pair
         raise NotApplicableError("this release has no two such caches")
-    told = []
+    flat = []
     for case in held:
         cache = making.build(case)
         expect_registered(cache, str(case))
         leaves, spec = pytree.tree_flatten(cache)
-        told.append((case, spec, [_size(leaf) for leaf in leaves]))
-    for index, (case, spec, sizes) in enumerate(told):
-        for other, other_spec, other_sizes in told[:index]:
+        flat.append((case, spec, [_size(leaf) for leaf in leaves]))
+    for index, (case, spec, sizes) in enumerate(flat):
+        for other, other_spec, other_sizes in flat[:index]:
             same = spec == other_spec and sizes == other_sizes
             expect(not same, f"{case} and {other} have the same spec {spec}, expected two", "structures differ")
 

@@ -18,7 +18,7 @@ from kvconform.layers import fast
 from kvconform.layers.cache_kinds import cache_model_of, layers_that_a_new_cache_has, names_from_parts
 from kvconform.layers.layer_kinds import model_by_code, model_of
 from kvconform.learned import PLANS
-from kvconform.origins import COUNTERS, TENSORS_OF_A_LAYER, Origin, grows, is_derived, origin_of
+from kvconform.origins import COUNTERS, TENSORS_OF_A_LAYER, Origin, grows, is_derived, origin_in_cache, origin_of
 from kvconform.values import Reader, Writer, loads
 
 __all__ = ["LayerPlan", "Plan", "plan_of"]
@@ -102,9 +102,7 @@ def _make_plan(cls: type, context: list[str]) -> Plan:
     _add_unmentioned_layers(cls, layers, plan)
     plan.layers = [layers[i] for i in range(len(layers))]
     plan.count = len(plan.leaves) + sum(len(layer.leaves) for layer in plan.layers)
-    given = _given(plan)
-    _add_defaults(plan, {name: value for name, value in cache_model_of(cls).defaults.items() if name not in given})
-    plan.parts = [name for name in names_from_parts(cls) if name not in _given(plan)]
+    _add_unmentioned_of_cache(cls, plan)
     for index, layer in enumerate(plan.layers):
         _add_unmentioned(layer)
         _refuse_other_counters(index, layer)
@@ -211,6 +209,21 @@ def _add_unmentioned(layer: LayerPlan) -> None:
         elif origin is Origin.DEFAULT:
             defaults[name] = base[name]
     _add_defaults(layer, defaults)
+
+
+def _add_unmentioned_of_cache(cls: type, plan: Plan) -> None:
+    """Say where the attributes of a cache come from that its context does not mention."""
+    model = cache_model_of(cls)
+    parts = names_from_parts(cls)
+    given = _given(plan)
+    defaults = {}
+    for name in [name for name in {**model.defaults, **dict.fromkeys(parts)} if name not in given]:
+        if origin_in_cache(name, model, parts) is Origin.PARTS:
+            plan.parts.append(name)
+        else:
+            # Also a counter, which a context always mentions, unless a release wrote it whose class has none.
+            defaults[name] = model.defaults[name]
+    _add_defaults(plan, defaults)
 
 
 def _add_defaults(plan: Plan | LayerPlan, defaults: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from kvconform.origins import (
     TENSORS_OF_A_LAYER,
     Origin,
     is_as_expected,
+    origin_in_cache,
     origin_of,
     reference_of,
     tells_itself,
@@ -107,21 +108,24 @@ def _counts_a_window(model: LayerModel, name: str) -> bool:
 def _write_cache(writer: Writer, cache: Any) -> list[str]:
     start = len(writer.names)
     state = attributes(cache)
+    model = cache_model_of(type(cache))
     parts = values_from_parts(type(cache), state)
-    usual = {**cache_model_of(type(cache)).defaults, **parts}
+    expected = {**model.defaults, **parts}
     facts = []
     for name, value in in_order(state, type(cache)):
-        # A counter is a leaf at 0 too: a step later it is not 0, and the structure must be the same.
-        if name == "layers" or (name in usual and name not in COUNTERS and same(usual[name], value)):
+        if name == "layers":
             continue
-        if name not in usual and tells_itself(name, value, state):
+        origin = origin_in_cache(name, model, parts)
+        if origin is Origin.ABSENT and tells_itself(name, value, state):
             facts.append(Follows.text(None, name))
-        elif name == "layer_init_kwargs" and name in parts:
+        elif (origin is Origin.DEFAULT or origin is Origin.PARTS) and same(expected[name], value):
+            continue
+        elif origin is Origin.PARTS and name == "layer_init_kwargs":
             facts.append(_write_arguments(writer, value, parts[name]))
         else:
             facts += _write_attribute(writer, None, name, value, "")
     listed = () if are_unused(type(cache), state.get("layers")) else ("layers",)
-    facts += [Absent.text(None, name) for name in (*listed, *usual) if name not in state]
+    facts += [Absent.text(None, name) for name in (*listed, *expected) if name not in state]
     return writer.names[start:] + facts
 
 

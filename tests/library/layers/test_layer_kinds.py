@@ -84,3 +84,22 @@ def test_codes_are_not_taken_twice(code, message):
 
     with pytest.raises(KVConformError, match=message):
         register_layer(OwnLayer, code)
+
+
+@layers_only
+@pytest.mark.usefixtures("_own_codes")
+@pytest.mark.parametrize("count", [3, 9])
+def test_a_counter_that_an_example_lacks_is_a_leaf(count):
+    """Also where it equals the length of the keys, which only an example that has the counter lets it follow from."""
+    cls = own_layer()
+    register_layer(cls, "O")
+    cache = cache_of(cls)
+    assert "erased_length" not in layer_kinds.model_of(cls).ready
+    cache.layers[1].erased_length = count
+    with register_flattening_functions():
+        leaves, spec = py_pytree.tree_flatten(cache)
+        assert spec.context == ["key_D_0", "value_D_0", "key_O_1", "value_O_1", "erased_length_O_1"]
+        assert leaves[-1] == count
+        again = py_pytree.tree_unflatten(leaves, spec)
+    assert again.layers[1].erased_length == count
+    assert vars(again.layers[1]).keys() == vars(cache.layers[1]).keys()
