@@ -102,7 +102,7 @@ def make_mamba_cache(pairs: Pairs) -> Any:
     Raises:
         CacheStructureError: the release has no such class (it keeps these states in layers of a DynamicCache).
     """
-    cls = probes.cache_class("MambaCache") or _mamba_of_model()
+    cls = probes.cache_class("MambaCache") or probes.model_class("mamba", "MambaCache")
     if cls is None:
         raise CacheStructureError(
             f"there is no MambaCache any more ({probes.release()}): use make_dynamic_cache with LinearAttentionLayer"
@@ -124,21 +124,15 @@ def make_mamba_cache(pairs: Pairs) -> Any:
     return cache
 
 
-def _mamba_of_model() -> type | None:
-    module = importlib.import_module("transformers.models.mamba.modeling_mamba")
-    found: type | None = getattr(module, "MambaCache", None)
-    return found
-
-
 def _layer(layer: Any, key: torch.Tensor, value: torch.Tensor) -> Any:
     """A growing layer with these tensors. More tokens than its window go through `update`, which drops the oldest."""
     window = getattr(layer, "sliding_window", None)
     if window is not None and key.shape[-2] > window:
         layer.update(key, value)
         return layer
-    if hasattr(layer, "lazy_initialization"):
-        count = len(probes.parameters_of(layer.lazy_initialization))
-        layer.lazy_initialization(*(key, value)[:count])
+    names = probes.allocation_parameters(type(layer))
+    if names is not None:
+        layer.lazy_initialization(*(key, value)[: len(names)])
     layer.keys, layer.values = key, value
     if isinstance(getattr(layer, "cumulative_length", None), int):
         layer.cumulative_length = key.shape[-2]

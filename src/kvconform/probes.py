@@ -177,15 +177,88 @@ def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 @constant
+def constructor_parameters(cls: type) -> frozenset[str]:
+    """Names of the parameters of a class's constructor, and of those of its bases that it passes `**kwargs` on to."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        init = base.__dict__.get("__init__")
+        if init is None:
+            continue
+        parameters = inspect.signature(init).parameters.values()
+        names |= {parameter.name for parameter in parameters}
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return frozenset(names)
+
+
+@constant
+def allocation_parameters(cls: type) -> tuple[str, ...] | None:
+    """Parameters of a layer's `lazy_initialization`, without `self`; None where it has no such method (4.55).
+
+    It takes the keys in 4.57, keys and values in 5.5, and states of a convolution in layers of linear attention.
+    """
+    method = getattr(cls, "lazy_initialization", None)
+    return None if method is None else parameters_of(method)[1:]
+
+
+@constant
+def allocates_on_demand(cls: type) -> bool:
+    """Whether a static cache has `early_initialization` (4.57, not 4.55); others allocate in their constructor."""
+    return hasattr(cls, "early_initialization")
+
+
+@constant
+def takes_cache_kwargs(cls: type) -> bool:
+    """Whether `update` takes `cache_kwargs` (until 5.3)."""
+    return "cache_kwargs" in parameters_of(cls.update)  # type: ignore[attr-defined]
+
+
+@constant
+def crops(cls: type) -> bool:
+    """Whether a cache class has `crop`. Static caches until 4.53 have none."""
+    return hasattr(cls, "crop")
+
+
+@constant
 def crops_by_count(cls: type) -> bool:
     """Whether `crop` takes a count to remove (5.15 and later) or a length to keep (before)."""
     return "tokens_to_remove" in parameters_of(cls.crop)  # type: ignore[attr-defined]
 
 
 @constant
+def tells_mask_sizes(cls: type) -> bool:
+    """Whether a cache class has `get_mask_sizes` (4.53 and later)."""
+    return hasattr(cls, "get_mask_sizes")
+
+
+@constant
 def masks_by_query_length(cls: type) -> bool:
     """Whether `get_mask_sizes` takes a query length (5.4 and later) or the cache positions (before)."""
     return "query_length" in parameters_of(cls.get_mask_sizes)  # type: ignore[attr-defined]
+
+
+@constant
+def takes_masks_by_kind(cls: type) -> bool:
+    """Whether a model takes one mask a kind of layer (Gemma 2 and others since 4.53), read in its own code."""
+    return "causal_mask_mapping" in inspect.getsource(importlib.import_module(cls.__module__))
+
+
+@constant
+def has_text_config(cls: type) -> bool:
+    """Whether a configuration gives the part of the decoder by `get_text_config` (4.44 has none)."""
+    return hasattr(cls, "get_text_config")
+
+
+def model_class(model: str, name: str) -> type | None:
+    """The class called `name` in the code of a model, `mamba` for one, or None where the release has none there."""
+    found = getattr(importlib.import_module(f"transformers.models.{model}.modeling_{model}"), name, None)
+    return found if isinstance(found, type) else None
+
+
+@constant
+def automatic_dimension() -> Any:
+    """`torch.export.Dim.AUTO`, or None where torch has none (2.5 has it)."""
+    return getattr(getattr(torch.export, "Dim", None), "AUTO", None)
 
 
 @constant
@@ -216,7 +289,7 @@ def takes_dynamic_int() -> bool:
         def forward(self, x: torch.Tensor, n: int) -> torch.Tensor:
             return x + n
 
-    auto = getattr(getattr(torch.export, "Dim", None), "AUTO", None)
+    auto = automatic_dimension()
     if auto is None:
         return False
     try:

@@ -8,7 +8,6 @@ exports `StaticCacheModule` where it does not.
 from __future__ import annotations
 
 import importlib
-import inspect
 import logging
 from typing import Any
 
@@ -47,8 +46,8 @@ class StaticCacheModule(torch.nn.Module):
         self.static_cache = _static_cache(model, self.batch_size, self.max_cache_len)
         self.window = _windows(config)
         # Asked here, not in forward: torch.export may trace what stands there.
-        self.masks_by_kind = _takes_masks_by_kind(type(model))
-        self.takes_positions = "cache_position" in inspect.signature(model.forward).parameters
+        self.masks_by_kind = probes.takes_masks_by_kind(type(model))
+        self.takes_positions = "cache_position" in probes.parameters_of(model.forward)
         for name, tensor in _tensors(self.static_cache):
             if name not in self._buffers:
                 self.register_buffer(name, tensor, persistent=False)
@@ -184,7 +183,7 @@ def export_with_dynamic_cache(
         leaves, spec = py_pytree.tree_flatten(cache)
         cache = py_pytree.tree_unflatten([v.contiguous() if isinstance(v, torch.Tensor) else v for v in leaves], spec)
         if dynamic_shapes is None:
-            dim = getattr(torch.export.Dim, "AUTO", None)
+            dim = probes.automatic_dimension()
             dynamic_shapes = {
                 "input_ids": {0: dim},
                 "past_key_values": dynamic_shapes_for(cache, batch=dim, length=dim),
@@ -245,7 +244,7 @@ def _transformers_recipe(
 def _text_config(model: Any) -> Any:
     """The decoder's part of the configuration; 4.44 has no such method and no such parts."""
     config = model.config
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
+    return config.get_text_config() if probes.has_text_config(type(config)) else config
 
 
 def _setting(model: Any, name: str) -> int | None:
@@ -264,21 +263,16 @@ def _windows(config: Any) -> int | None:
     return window if types is None or "sliding_attention" in types else None
 
 
-def _takes_masks_by_kind(cls: type) -> bool:
-    """Whether a model takes one mask a kind of layer (Gemma 2 and others since 4.53), read in its own code."""
-    base = importlib.import_module(cls.__module__)
-    return "causal_mask_mapping" in inspect.getsource(base)
-
-
 def _static_cache(model: Any, batch_size: int, max_cache_len: int) -> Any:
     """A StaticCache of full layers with their tensors allocated; windows are the mask's business."""
     config = _text_config(model)
     cls: Any = probes.cache_class("StaticCache")
     arguments: dict[str, Any] = {"config": config, "max_cache_len": max_cache_len}
-    if "max_batch_size" in probes.parameters_of(cls.__init__) or not hasattr(cls, "early_initialization"):
+    on_demand = probes.allocates_on_demand(cls)
+    if "max_batch_size" in probes.parameters_of(cls.__init__) or not on_demand:
         arguments |= {"max_batch_size": batch_size, "device": model.device, "dtype": model.dtype}
     cache = cls(**arguments)
-    if not hasattr(cache, "early_initialization"):
+    if not on_demand:
         return cache
     static = probes.cache_class("StaticLayer")
     cache.layers = [layer if type(layer) is static else static(max_cache_len) for layer in cache.layers]  # type: ignore[misc]

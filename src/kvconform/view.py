@@ -7,7 +7,6 @@ cache positions and takes a query length since 5.4, `crop` takes a count to remo
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +100,7 @@ def update(cache: Any, key: torch.Tensor, value: torch.Tensor, layer: int, start
     if "key_cache" in vars(cache) and hasattr(cache, "is_sliding") and not isinstance(cache.is_sliding, bool):
         # HybridCache up to 4.53 needs to know at each update whether its layer slides.
         extra["sliding_window"] = int(cache.key_cache[layer].shape[-2]) if bool(cache.is_sliding[layer]) else None
-    if "cache_kwargs" in inspect.signature(type(cache).update).parameters:
+    if probes.takes_cache_kwargs(type(cache)):
         result: tuple[Any, Any] = cache.update(key, value, layer, extra)
         return result
     keys, values = cache.update(key, value, layer)
@@ -117,7 +116,7 @@ def crop_to(cache: Any, length: int) -> None:
     now = max(lengths(getattr(cache, "self_attention_cache", cache)), default=0)
     if length >= now:
         return
-    if not hasattr(cache, "crop"):
+    if not probes.crops(type(cache)):
         raise CacheStructureError(f"a {type(cache).__name__} cannot be cropped ({probes.release()}): build it anew")
     try:
         cache.crop(length - now if probes.crops_by_count(type(cache)) else length)
@@ -135,7 +134,7 @@ def mask_sizes(cache: Any, query_length: int, layer: int = 0) -> tuple[int, int]
     """
     known = lengths(cache)
     start = known[layer] if layer < len(known) else 0
-    if hasattr(cache, "get_mask_sizes"):
+    if probes.tells_mask_sizes(type(cache)):
         if probes.masks_by_query_length(type(cache)):
             sizes = cache.get_mask_sizes(query_length, layer)
         else:

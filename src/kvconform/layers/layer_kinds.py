@@ -26,7 +26,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,24 +187,15 @@ def _without_tensors(layer: Any) -> dict[str, Any]:
 
 
 def _tiny_arguments(cls: type) -> dict[str, Any]:
-    """The tiny arguments that the constructor, or one it passes **kwargs on to, names."""
-    names: set[str] = set()
-    for base in cls.__mro__:
-        init = base.__dict__.get("__init__")
-        if init is None:
-            continue
-        parameters = inspect.signature(init).parameters.values()
-        names |= {p.name for p in parameters}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
+    names = probes.constructor_parameters(cls)
     return {name: value for name, value in _TINY.items() if name in names}
 
 
 def _fill(layer: Any) -> None:
     one = torch.zeros(1, 1, 1, 1)
-    if hasattr(layer, "lazy_initialization"):
-        count = len(probes.parameters_of(layer.lazy_initialization))
-        if "conv_states" not in probes.parameters_of(type(layer).lazy_initialization):
-            layer.lazy_initialization(*(one,) * (2 if count != 1 else 1))
-    elif getattr(layer, "keys", one) is None:
-        layer.update(one, one)
+    names = probes.allocation_parameters(type(layer))
+    if names is None:
+        if getattr(layer, "keys", one) is None:
+            layer.update(one, one)
+    elif "conv_states" not in names:
+        layer.lazy_initialization(*(one,) * (2 if len(names) != 1 else 1))
