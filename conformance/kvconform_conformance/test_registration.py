@@ -6,13 +6,15 @@ import subprocess
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
 import torch.utils._pytree as pytree
 
-from kvconform.checks import spaces, specs, trees
+from kvconform.checks import making, spaces, specs, trees
 from kvconform.checks.caches import RECIPES, Recipe, recipes
+from kvconform.checks.cases import Case
 from kvconform.checks.errors import expect, expect_equal
 from kvconform.checks.many import expect_for_all
 from kvconform.checks.needs import cache_class, lookup
@@ -234,19 +236,38 @@ def test_spec_batch(registered: object, recipe: Recipe) -> None:
     trees.expect_spec_constant_over_batch(recipe.build(), recipe.build(batch=3), recipe.where)
 
 
-@pytest.mark.parametrize("name", ["many-layers", "values-of-another-width", "types", "windows", "skipped", "static"])
+def _promised(name: str) -> list[Case]:
+    return [case for case in spaces.BY_NAME[name].some(40) if case.layers < 14][:15]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=needs(making.held(partial(_promised, name))))
+        for name in ("many-layers", "values-of-another-width", "types", "windows", "skipped", "static")
+    ],
+)
 def test_promises(registered: object, name: str) -> None:
     """Leaf order and types, key paths, the spec's JSON, torch.fx and `tree_map` hold for caches drawn at random."""
-    expect_for_all([case for case in spaces.BY_NAME[name].some(40) if case.layers < 14][:15], specs.expect_promises)
+    expect_for_all(_promised(name), specs.expect_promises)
 
 
-@pytest.mark.parametrize("name", specs.SIZES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=needs(making.held(partial(iter, (case,))))) for name, (case, _) in specs.SIZES.items()],
+)
 def test_spec_sizes(registered: object, name: str) -> None:
     """The spec is the same at any batch, length, heads and width, at 0 and at 1 of them too."""
     specs.expect_spec_without_sizes(*specs.SIZES[name])
 
 
-@pytest.mark.parametrize("name", specs.STRUCTURES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=needs(making.held(partial(iter, cases), at_least=2)))
+        for name, cases in specs.STRUCTURES.items()
+    ],
+)
 def test_spec_tells(registered: object, name: str) -> None:
     """Caches of different structure (layers, windows, classes, what is skipped) have different specs."""
     specs.expect_spec_tells(specs.STRUCTURES[name])

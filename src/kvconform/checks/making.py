@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from kvconform.checks import builders
 from kvconform.checks.behave import append
 from kvconform.checks.caches import BY_NAME
 from kvconform.checks.cases import PLAIN, Case
-from kvconform.checks.needs import NotApplicableError, cache_class, lookup
+from kvconform.checks.needs import Need, NotApplicableError, cache_class, lookup
 
 CROSS_LENGTH = 6
 _TURNS = ("float32", "bfloat16", "float16")
@@ -60,6 +61,20 @@ def possible(case: Case) -> bool:
         replace(PLAIN, **kinds, attributes=case.attributes, owner=case.owner),
     ]
     return all(_tried(one) for one in asked)
+
+
+def held(cases: Callable[[], Iterable[Case]], at_least: int = 1) -> Need:
+    """The need of a check that is about these cases: without enough of them, nothing would be asked.
+
+    Args:
+        cases: makes the cases.
+        at_least: how many of them the release has to hold.
+    """
+
+    def met() -> bool:
+        return sum(1 for _ in islice(filter(possible, cases()), at_least)) == at_least
+
+    return Need(met, "this release can hold no such cache" if at_least == 1 else "this release can hold no two of them")
 
 
 @functools.cache

@@ -13,6 +13,8 @@ from typing import Any
 
 from kvconform.checks.caches import RECIPES
 from kvconform.checks.cases import PLAIN, Case, Choices, draw, each_of
+from kvconform.checks.making import held
+from kvconform.checks.needs import Need
 
 _SMALL = (0, 1, 2, 3, 4, 5, 8, 13)
 _LENGTHS = (*_SMALL, 31, 64, 127, 255, 256, 257, 400, 700)
@@ -44,6 +46,11 @@ class Space:
     about: str
     count: int
     choices: Choices
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What a check of these cases needs of the release: that it can hold one."""
+        return (held(self.cases),)
 
     def cases(self) -> Iterator[Case]:
         """The cases, the same every time."""
@@ -237,6 +244,11 @@ class Sweep:
     field: str
     values: tuple[int, ...]
     base: Case = PLAIN
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What a check of these cases needs of the release: that it can hold one."""
+        return (held(self.cases),)
 
     def cases(self) -> Iterator[Case]:
         """One case a size."""
