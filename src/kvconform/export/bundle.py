@@ -1,0 +1,206 @@
+"""A folder of programs and a manifest: written, read in a fresh process, refused where it cannot run.
+
+    manifest.json        schema, versions, how each input follows from the tokens, what each program takes
+    prefill-1.pt2        one file a program, as torch.export.save writes it
+
+The manifest is plain JSON. The `.pt2` files hold pickled tensors: they are read with torch's safe unpickler only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils import _pytree as py_pytree
+
+from kvconform import probes
+from kvconform._version import __version__
+from kvconform.export.cover import Programs
+from kvconform.export.errors import BundleError
+from kvconform.export.greedy import Settings
+from kvconform.export.plan import Phase, Plan
+from kvconform.export.program import Program, leaves_of
+
+if TYPE_CHECKING:
+    from kvconform.export.decoder import ExportedDecoder
+
+__all__ = ["load", "made_by", "save"]
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+_FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_FORCE_NOT = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+# Members of a .pt2 file that torch unpickles without asking the safe unpickler.
+_UNSAFE = ("opaque_obj_", "custom_obj_")
+Loaded = tuple[Plan, Programs, Settings, dict[str, str]]
+
+
+def made_by(model: Any, patched: list[str]) -> dict[str, str]:
+    """What a bundle says of its origin."""
+    return {
+        "model": type(model).__name__,
+        "release": probes.release(),
+        "kvconform": __version__,
+        "patched": ", ".join(patched),
+    }
+
+
+def save(exported: ExportedDecoder, folder: Path) -> Path:
+    """Write the folder; the manifest last, so that a folder without one is known to be unfinished.
+
+    Raises:
+        BundleError: the folder holds something that is no bundle.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+        raise BundleError(f"{folder} holds something else: give a new or an empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in (folder / MANIFEST, *folder.glob("*.pt2")):
+        old.unlink(missing_ok=True)
+    counts: dict[str, int] = {}
+    entries = []
+    for program in exported.programs.all:
+        counts[program.kind] = counts.get(program.kind, 0) + 1
+        name = f"{program.kind}-{counts[program.kind]}.pt2"
+        # With their example inputs: torch reads there how to write the conditions on sizes into the module.
+        torch.export.save(program.exported, folder / name)
+        entries.append(_entry(program, name))
+    document = {
+        "schema": SCHEMA,
+        "made_by": exported.made_by,
+        "settings": asdict(exported.settings),
+        "plan": asdict(exported.plan),
+        "programs": entries,
+    }
+    (folder / MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def _entry(program: Program, name: str) -> dict[str, Any]:
+    return {
+        "file": name,
+        "kind": program.kind,
+        "names": list(program.names),
+        "structure": py_pytree.treespec_dumps(program.spec),
+        "leaves": [{"name": leaf.name, "dtype": leaf.dtype, "sizes": leaf.sizes} for leaf in program.leaves],
+    }
+
+
+def load(folder: Path) -> Loaded:
+    """Read the folder.
+
+    Raises:
+        BundleError: the message says which of the reasons above it is.
+    """
+    document = _manifest(folder)
+    try:
+        plan = document["plan"]
+        phases = {kind: Phase(**plan[kind]) for kind in ("prefill", "decode")}
+        tuples = {name: tuple(plan[name]) for name in ("start", "encoder")}
+        settings = document["settings"]
+        programs = [_program(folder, entry, document["made_by"]) for entry in document["programs"]]
+        return (
+            Plan(**{**plan, **phases, **tuples}),
+            Programs(programs),
+            Settings(tuple(settings["eos"]), settings["pad"]),
+            document["made_by"],
+        )
+    except (KeyError, TypeError) as error:
+        raise BundleError(
+            f"{folder / MANIFEST} is damaged ({type(error).__name__}: {error}): save the bundle again"
+        ) from error
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(
+            f"{folder} has no {MANIFEST}: it is no bundle, or saving it did not end. Save it again: "
+            "export_decoder(model).save(folder)"
+        )
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        schema = document["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path} is no manifest ({type(error).__name__}: {error}): save the bundle again") from error
+    if schema != SCHEMA:
+        raise BundleError(
+            f"{folder} has schema {schema}, kvconform {__version__} reads {SCHEMA}: install the kvconform that wrote it "
+            f"({document.get('made_by', {}).get('kvconform', 'unknown')}), or save it again with this one"
+        )
+    return dict(document)
+
+
+def _program(folder: Path, entry: dict[str, Any], origin: dict[str, str]) -> Program:
+    path = folder / Path(entry["file"]).name
+    if not path.is_file():
+        raise BundleError(f"{path} is missing: copy the whole folder, or save the bundle again")
+    spec = _structure(entry, path, origin)
+    _refuse_pickles(path)
+    try:
+        with _safe_unpickling():
+            exported = torch.export.load(path)
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise BundleError(
+            f"{path} cannot be loaded with {probes.release()}: {type(error).__name__}: {text}. It was written with "
+            f"{origin.get('release')}: load it there, or export again here"
+        ) from error
+    program = Program(entry["kind"], tuple(entry["names"]), exported, leaves_of(exported))
+    if program.spec != spec:
+        raise BundleError(f"{path} takes another structure than {MANIFEST} says: save the bundle again")
+    return program
+
+
+def _structure(entry: dict[str, Any], path: Path, origin: dict[str, str]) -> Any:
+    """The structure of a program's inputs; a class that this release lacks is told before torch stumbles over it."""
+    try:
+        return py_pytree.treespec_loads(entry["structure"])
+    except Exception as error:
+        raise BundleError(
+            f"{path} takes a structure that {probes.release()} cannot make ({type(error).__name__}: {error}): it was "
+            f"written with {origin.get('release')}. Export again here, or load it there"
+        ) from error
+
+
+def _refuse_pickles(path: Path) -> None:
+    """Refuse a file that torch would unpickle by itself.
+
+    Raises:
+        BundleError: it holds such a member, or is no archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise BundleError(f"{path} is no .pt2 file, or a damaged one ({error}): save the bundle again") from error
+    unsafe = [name for name in names if name.rpartition("/")[2].startswith(_UNSAFE)]
+    if unsafe:
+        raise BundleError(
+            f"{path} holds pickled objects ({', '.join(unsafe)}), which run code when they are loaded, and is refused: "
+            "kvconform writes none"
+        )
+
+
+@contextmanager
+def _safe_unpickling() -> Iterator[None]:
+    """Have every torch.load inside the block use the safe unpickler.
+
+    torch.export.load calls torch.load(weights_only=False) in all releases; torch's own variable overrides that.
+    """
+    before = {name: os.environ.get(name) for name in (_FORCE, _FORCE_NOT)}
+    os.environ.pop(_FORCE_NOT, None)
+    os.environ[_FORCE] = "1"
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

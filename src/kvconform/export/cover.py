@@ -1,0 +1,166 @@
+"""Which programs a model needs: one for each state that watched generations pass through and no program takes yet.
+
+Below and past a sliding window a cache may have two structures, and the step that crosses between them a third size.
+Where one program takes them all, one is exported. Each recorded call is run through the program that takes it, and
+compared with what the model answered: a program that answers differently is an error, not a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch.utils import _pytree as py_pytree
+
+from kvconform.export.compare import Difference, difference
+from kvconform.export.errors import ExportError, NoProgramError
+from kvconform.export.exporting import export_step, moving
+from kvconform.export.modules import EncoderModule, StepModule
+from kvconform.export.plan import Phase, Plan, step_inputs
+from kvconform.export.program import Program, Refusal
+from kvconform.export.watch import Call, Watched
+
+__all__ = ["Cover", "Programs"]
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Programs:
+    """Programs, and finding the one for some inputs."""
+
+    all: list[Program] = field(default_factory=list)
+
+    def of(self, kind: str) -> Iterator[Program]:
+        """The programs of one kind."""
+        return (program for program in self.all if program.kind == kind)
+
+    def run(self, kind: str, inputs: dict[str, Any]) -> Any:
+        """Run the first program that takes these inputs.
+
+        Raises:
+            NoProgramError: none does.
+        """
+        reasons = []
+        for number, program in enumerate(self.of(kind), 1):
+            if not program.takes(inputs):
+                reasons.append(f"{kind} {number} takes {'; '.join(str(leaf) for leaf in program.leaves[:6])}")
+                continue
+            try:
+                return program.run(inputs)
+            except Refusal as refusal:
+                reasons.append(f"{kind} {number}: {refusal}")
+        shapes = ", ".join(f"{name} {tuple(v.shape) if hasattr(v, 'shape') else type(v).__name__}" for name, v in inputs.items())
+        raise NoProgramError(
+            f"no {kind} program takes these inputs ({shapes}): {' | '.join(reasons) or 'there is none'}. Export with "
+            "prompts of these lengths: export_decoder(model, lengths=[...])"
+        )
+
+
+@dataclass
+class Cover:
+    """Programs that grow with what is asked of them.
+
+    Attributes:
+        model: the model.
+        plan: how it is called.
+        folder: where inputs are left when exporting fails.
+        tell: told of each step.
+        programs: what has been exported.
+        differences: of every step that was compared.
+    """
+
+    model: Any
+    plan: Plan
+    folder: Path | None = None
+    tell: Tell = lambda _: None
+    programs: Programs = field(default_factory=Programs)
+    differences: list[Difference] = field(default_factory=list)
+    _moves: dict[str, dict[str, set[int]]] = field(default_factory=dict)
+
+    def learn(self, watched: list[Watched]) -> None:
+        """Learn from generations of other sizes which dimensions move."""
+        self._moves = {
+            "prefill": moving([step_inputs(self.plan, self.plan.prefill, one.calls[0]) for one in watched]),
+            "decode": moving(
+                [step_inputs(self.plan, self.plan.decode, call) for one in watched for call in one.calls[1:]]
+            ),
+            "encoder": moving([_encoder_inputs(self.plan, one.encoder) for one in watched if one.encoder]),
+        }
+
+    def add(self, watched: Watched, *, grow: bool = True) -> None:
+        """Have every call of a generation answered by a program, and compare.
+
+        Args:
+            watched: the generation.
+            grow: export where no program takes a call; otherwise that is an error.
+
+        Raises:
+            ExportError: an export fails, or a program answers differently from the model.
+            NoProgramError: without `grow`, no program takes a call.
+        """
+        where = f"batch {watched.batch}"
+        if watched.encoder is not None:
+            inputs = _encoder_inputs(self.plan, watched.encoder)
+            found = self._answer("encoder", inputs, grow=grow)
+            expected = watched.encoder.outputs.last_hidden_state
+            self._judge(difference(f"encoder, {where}", (found, None), (expected, None)))
+        for at, call in enumerate(watched.calls):
+            kind, phase = ("prefill", self.plan.prefill) if at == 0 else ("decode", self.plan.decode)
+            inputs = step_inputs(self.plan, phase, call)
+            name = f"{kind}{f' step {at}' if at else ''}, {where}, {_length(watched, self.plan)} tokens of prompt"
+            if kind == "prefill":
+                inputs.pop(self.plan.cache)
+            logits, cache = self._answer(kind, inputs, call, grow=grow)
+            expected_cache = getattr(call.outputs, self.plan.cache)
+            self._judge(difference(name, (logits, cache), (call.outputs.logits, expected_cache)))
+
+    def _answer(self, kind: str, inputs: dict[str, Any], call: Call | None = None, *, grow: bool) -> Any:
+        try:
+            return self.programs.run(kind, inputs)
+        except NoProgramError:
+            if not grow:
+                raise
+        self.tell(f"exporting {kind}")
+        self.programs.all.append(export_step(kind, self._module(kind, call), inputs, self._moves[kind], self.folder))
+        return self.programs.run(kind, inputs)
+
+    def _module(self, kind: str, call: Call | None) -> Any:
+        if kind == "encoder" or call is None:
+            return EncoderModule(self.model.get_encoder(), self.plan.encoder)
+        phase: Phase = self.plan.prefill if kind == "prefill" else self.plan.decode
+        return StepModule(self.model, self.plan, phase, _empty(self.plan, call) if kind == "prefill" else None)
+
+    def _judge(self, found: Difference) -> None:
+        self.differences.append(found)
+        if not found.fine:
+            raise ExportError(
+                f"the exported program answers differently from the model. {found}. Run "
+                "python -m kvconform doctor, and see docs/known-failures"
+            )
+
+
+def _empty(plan: Plan, call: Call) -> Any:
+    """The structure of the cache that a prefill begins with.
+
+    Raises:
+        ExportError: it holds tensors, which a program cannot make at any batch size.
+    """
+    leaves, spec = py_pytree.tree_flatten(call.inputs[plan.cache])
+    if leaves:
+        raise ExportError(
+            f"generate() gives the first step a {type(call.inputs[plan.cache]).__name__} with {len(leaves)} tensors "
+            "in it; a prefill is exported onto an empty cache. Choose a cache that grows: "
+            "model.generation_config.cache_implementation = None"
+        )
+    return spec
+
+
+def _encoder_inputs(plan: Plan, call: Call | None) -> dict[str, Any]:
+    return {} if call is None else {name: call.inputs[name].contiguous() for name in plan.encoder}
+
+
+def _length(watched: Watched, plan: Plan) -> int:
+    return int(watched.calls[0].inputs[plan.ids].shape[1])

@@ -1,0 +1,145 @@
+"""What a model wants at a prefill and at a decode step, learnt from calls of `generate()`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils import _pytree as py_pytree
+
+from kvconform.export import rules
+from kvconform.export.errors import WatchError
+from kvconform.export.rules import State
+from kvconform.export.watch import Call, Watched
+
+__all__ = ["Phase", "Plan", "learn", "state_of", "step_inputs"]
+
+# What the tokens of a step are called: by encoder-decoders, and by everything else.
+_IDS = ("decoder_input_ids", "input_ids")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The inputs of one kind of call.
+
+    Attributes:
+        rules: for each input that is a tensor, the name of its rule.
+        settings: arguments that are no tensors and the same at every call: they become part of the program.
+    """
+
+    rules: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model is called by `generate()`.
+
+    Attributes:
+        source: what `generate()` calls the prompt: `input_ids`, or the features of speech.
+        cache: the argument that is the cache, which is the name of the output too.
+        ids: the argument that is the tokens of a step.
+        prefill: the first call.
+        decode: the calls after it.
+        start: of an encoder-decoder the tokens that its decoder begins with, else ().
+        encoder: of an encoder-decoder the arguments of the encoder that are tensors, else ().
+    """
+
+    source: str
+    cache: str
+    ids: str
+    prefill: Phase
+    decode: Phase
+    start: tuple[int, ...] = ()
+    encoder: tuple[str, ...] = ()
+
+
+def learn(watched: list[Watched]) -> Plan:
+    """Read the calls of several generations.
+
+    Args:
+        watched: generations of other batch sizes and lengths, with padding on the left.
+
+    Raises:
+        WatchError: an input follows no rule, or an argument that is no tensor changes from call to call.
+    """
+    first = watched[0].calls[0]
+    ids = next((name for name in _IDS if name in first.inputs), None)
+    if ids is None:
+        raise WatchError(f"generate() gives this model no {' or '.join(_IDS)}: {', '.join(first.inputs)}")
+    prefills = [(state_of(one, 0, ids), one.calls[0]) for one in watched]
+    steps = [(state_of(one, at, ids), one.calls[at]) for one in watched for at in range(1, len(one.calls))]
+    encoder = watched[0].encoder
+    return Plan(
+        source=next(iter(watched[0].prompt)),
+        cache=first.cache,
+        ids=ids,
+        prefill=_phase(prefills),
+        decode=_phase(steps),
+        start=() if encoder is None else tuple(first.inputs[ids][0].tolist()),
+        encoder=() if encoder is None else tuple(_tensors(encoder)),
+    )
+
+
+def state_of(watched: Watched, at: int, ids: str) -> State:
+    """Where a watched generation stood before its call number `at`."""
+    call = watched.calls[at]
+    tokens = call.inputs[ids]
+    seen = 0 if at == 0 else watched.calls[0].inputs[ids].shape[1] + at - 1
+    source = next(iter(watched.prompt.values()))
+    prompt_mask = watched.prompt.get("attention_mask")
+    if prompt_mask is None:
+        prompt_mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
+    begun = prompt_mask if watched.encoder is None else prompt_mask.new_ones((tokens.shape[0], 0))
+    more = prompt_mask.new_ones((tokens.shape[0], seen + tokens.shape[1] - begun.shape[1]))
+    return State(tokens, torch.cat([begun, more], dim=1), prompt_mask, _encoded(call))
+
+
+def _encoded(call: Call) -> torch.Tensor | None:
+    value = call.inputs.get("encoder_outputs")
+    return None if value is None else value[0]
+
+
+def _phase(seen: list[tuple[State, Call]]) -> Phase:
+    first = seen[0][1]
+    names = [name for name in first.inputs if name != first.cache]
+    for _, call in seen:
+        if [name for name in call.inputs if name != call.cache] != names:
+            raise WatchError(f"generate() gives other inputs from call to call: {names}, then {list(call.inputs)}")
+    found, settings = {}, {}
+    for name in names:
+        values = [(state, _tensor_of(call.inputs[name])) for state, call in seen]
+        if all(value is not None for _, value in values):
+            found[name] = rules.explain(name, values)
+            continue
+        settings[name] = first.inputs[name]
+        if any(call.inputs[name] != settings[name] for _, call in seen):
+            raise WatchError(
+                f"generate() changes the argument {name!r} from call to call ({settings[name]!r} first), which is no "
+                "tensor: a program holds it fixed"
+            )
+    return Phase(found, settings)
+
+
+def _tensor_of(value: Any) -> torch.Tensor | None:
+    """A tensor as it is, an encoder's output as its hidden state, anything else as None."""
+    if isinstance(value, torch.Tensor):
+        return value
+    hidden = getattr(value, "last_hidden_state", None)
+    return hidden if isinstance(hidden, torch.Tensor) else None
+
+
+def _tensors(call: Call) -> list[str]:
+    return [name for name, value in call.inputs.items() if isinstance(value, torch.Tensor)]
+
+
+def step_inputs(plan: Plan, phase: Phase, call: Call) -> dict[str, Any]:
+    """What a program is given for a recorded call: the tensors of the phase, and the cache last.
+
+    Slices of longer tensors are made whole: torch.export would put their strides into the program's conditions.
+    """
+    given: dict[str, Any] = {name: _tensor_of(call.inputs[name]) for name in phase.rules}
+    leaves, spec = py_pytree.tree_flatten(call.inputs[plan.cache])
+    whole = [leaf.contiguous() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+    return {**given, plan.cache: py_pytree.tree_unflatten(whole, spec)}
