@@ -1,7 +1,8 @@
 """`python -m kvconform`: the commands that run in an environment with torch and transformers.
 
 `check` puts subjects to the conformance suite, `doctor` says what this environment can do, `patches` what it
-needs patched; `explain` and `pins` answer from what was measured before and need neither.
+needs patched, `validate` exports a model and compares; `explain` and `pins` answer from what was measured before
+and need neither.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ commands:
   check    put registrations of cache classes to the conformance suite (python -m kvconform check --help)
   doctor   say what this environment can do (python -m kvconform doctor --help)
   patches  list the patches of torch and transformers, and which of them are needed here (python -m kvconform patches)
+  validate export a model and compare each step with it (python -m kvconform validate --help)
   explain  say whether an error is known, since when, and what to do (python -m kvconform explain "MESSAGE")
   pins     print versions that were measured good for a goal (python -m kvconform pins --goal newest)
 
@@ -27,6 +29,7 @@ commands:
 _COMMANDS = {
     "doctor": "kvconform.doctor",
     "patches": "kvconform.patches.command",
+    "validate": "kvconform.export.validate",
     "explain": "kvconform.explain",
     "pins": "kvconform.pins",
 }

@@ -18,11 +18,11 @@ from kvconform.export.compare import Difference, difference
 from kvconform.export.errors import ExportError, NoProgramError
 from kvconform.export.exporting import export_step, moving
 from kvconform.export.modules import EncoderModule, StepModule
-from kvconform.export.plan import Phase, Plan, step_inputs
+from kvconform.export.plan import Plan, step_inputs
 from kvconform.export.program import Program, Refusal
 from kvconform.export.watch import Call, Watched
 
-__all__ = ["Cover", "Programs"]
+__all__ = ["Cover", "Programs", "module_for", "step_name"]
 
 Tell = Callable[[str], None]
 
@@ -69,6 +69,7 @@ class Cover:
         folder: where inputs are left when exporting fails.
         tell: told of each step.
         programs: what has been exported.
+        moves: of each kind the dimensions of its inputs that are dynamic.
         differences: of every step that was compared.
     """
 
@@ -78,15 +79,13 @@ class Cover:
     tell: Tell = lambda _: None
     programs: Programs = field(default_factory=Programs)
     differences: list[Difference] = field(default_factory=list)
-    _moves: dict[str, dict[str, set[int]]] = field(default_factory=dict)
+    moves: dict[str, dict[str, set[int]]] = field(default_factory=dict)
 
     def learn(self, watched: list[Watched]) -> None:
         """Learn from generations of other sizes which dimensions move."""
-        self._moves = {
-            "prefill": moving([step_inputs(self.plan, self.plan.prefill, one.calls[0]) for one in watched]),
-            "decode": moving(
-                [step_inputs(self.plan, self.plan.decode, call) for one in watched for call in one.calls[1:]]
-            ),
+        self.moves = {
+            "prefill": moving([step_inputs(self.plan, one, 0) for one in watched]),
+            "decode": moving([step_inputs(self.plan, one, at) for one in watched for at in range(1, len(one.calls))]),
             "encoder": moving([_encoder_inputs(self.plan, one.encoder) for one in watched if one.encoder]),
         }
 
@@ -101,21 +100,28 @@ class Cover:
             ExportError: an export fails, or a program answers differently from the model.
             NoProgramError: without `grow`, no program takes a call.
         """
-        where = f"batch {watched.batch}"
         if watched.encoder is not None:
             inputs = _encoder_inputs(self.plan, watched.encoder)
             found = self._answer("encoder", inputs, grow=grow)
             expected = watched.encoder.outputs.last_hidden_state
-            self._judge(difference(f"encoder, {where}", (found, None), (expected, None)))
-        for at, call in enumerate(watched.calls):
-            kind, phase = ("prefill", self.plan.prefill) if at == 0 else ("decode", self.plan.decode)
-            inputs = step_inputs(self.plan, phase, call)
-            name = f"{kind}{f' step {at}' if at else ''}, {where}, {_length(watched, self.plan)} tokens of prompt"
-            if kind == "prefill":
-                inputs.pop(self.plan.cache)
-            logits, cache = self._answer(kind, inputs, call, grow=grow)
-            expected_cache = getattr(call.outputs, self.plan.cache)
-            self._judge(difference(name, (logits, cache), (call.outputs.logits, expected_cache)))
+            self._judge(difference(f"encoder, batch {watched.batch}", (found, None), (expected, None)))
+        # The last step first: torch.export makes a size of 1 a constant, which a cache may have after one token.
+        found_last_first = [
+            self._compared(watched, at, grow=grow) for at in (0, *range(len(watched.calls) - 1, 0, -1))
+        ]
+        for found in sorted(found_last_first, key=lambda one: one[0]):
+            self._judge(found[1])
+
+    def _compared(self, watched: Watched, at: int, *, grow: bool) -> tuple[int, Difference]:
+        """The answer to one call of a generation beside the model's own."""
+        call = watched.calls[at]
+        kind = "decode" if at else "prefill"
+        inputs = step_inputs(self.plan, watched, at)
+        if kind == "prefill":
+            inputs.pop(self.plan.cache)
+        found = self._answer(kind, inputs, call, grow=grow)
+        expected = (call.outputs.logits, getattr(call.outputs, self.plan.cache))
+        return at, difference(step_name(watched, self.plan, at), found, expected)
 
     def _answer(self, kind: str, inputs: dict[str, Any], call: Call | None = None, *, grow: bool) -> Any:
         try:
@@ -124,14 +130,8 @@ class Cover:
             if not grow:
                 raise
         self.tell(f"exporting {kind}")
-        self.programs.all.append(export_step(kind, self._module(kind, call), inputs, self._moves[kind], self.folder))
+        self.programs.all.append(export_step(kind, module_for(self.model, self.plan, kind, call), inputs, self.moves[kind], self.folder))
         return self.programs.run(kind, inputs)
-
-    def _module(self, kind: str, call: Call | None) -> Any:
-        if kind == "encoder" or call is None:
-            return EncoderModule(self.model.get_encoder(), self.plan.encoder)
-        phase: Phase = self.plan.prefill if kind == "prefill" else self.plan.decode
-        return StepModule(self.model, self.plan, phase, _empty(self.plan, call) if kind == "prefill" else None)
 
     def _judge(self, found: Difference) -> None:
         self.differences.append(found)
@@ -140,6 +140,15 @@ class Cover:
                 f"the exported program answers differently from the model. {found}. Run "
                 "python -m kvconform doctor, and see docs/known-failures"
             )
+
+
+def module_for(model: Any, plan: Plan, kind: str, call: Call | None) -> Any:
+    """The module of one kind of step; of a prefill `call` gives the empty cache to begin with."""
+    if kind == "encoder" or call is None:
+        return EncoderModule(model.get_encoder(), plan.encoder)
+    if kind == "prefill":
+        return StepModule(model, plan, plan.prefill, _empty(plan, call))
+    return StepModule(model, plan, plan.decode)
 
 
 def _empty(plan: Plan, call: Call) -> Any:
@@ -162,5 +171,7 @@ def _encoder_inputs(plan: Plan, call: Call | None) -> dict[str, Any]:
     return {} if call is None else {name: call.inputs[name].contiguous() for name in plan.encoder}
 
 
-def _length(watched: Watched, plan: Plan) -> int:
-    return int(watched.calls[0].inputs[plan.ids].shape[1])
+def step_name(watched: Watched, plan: Plan, at: int) -> str:
+    """What messages call a step."""
+    prompt = watched.calls[0].inputs[plan.ids].shape[1]
+    return f"{f'decode step {at}' if at else 'prefill'}, batch {watched.batch}, {prompt} tokens of prompt"

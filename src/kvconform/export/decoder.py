@@ -9,9 +9,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +24,9 @@ from kvconform.export.greedy import Settings
 from kvconform.export.plan import Plan, learn
 from kvconform.export.prompts import make_prompt, windows
 from kvconform.export.watch import STEPS, Watched, watch
+from kvconform.patches import exportable
 
-__all__ = ["ExportedDecoder", "export_decoder", "load_decoder"]
+__all__ = ["ExportedDecoder", "base_prompts", "export_decoder", "load_decoder"]
 
 Prompt = dict[str, torch.Tensor]
 
@@ -128,9 +127,9 @@ def export_decoder(
         ExportError: torch.export refuses, or a program answers differently from the model.
     """
     told = tell or (lambda _: None)
-    with _exportable() as patches, torch.no_grad():
+    with exportable() as patches, torch.no_grad():
         told("watching generate()")
-        first = [watch(model, prompt) for prompt in (prompts or _base_prompts(model))]
+        first = [watch(model, prompt) for prompt in (prompts or base_prompts(model))]
         plan = learn(first)
         cover = Cover(model, plan, None if failures is None else Path(failures), told)
         cover.learn(first)
@@ -143,7 +142,7 @@ def export_decoder(
             for batch, length, steps in _unseen(model, lengths):
                 cover.add(_watched(model, batch, length, steps), grow=False)
     return ExportedDecoder(
-        plan, cover.programs, greedy.settings_of(model), bundle.made_by(model, patches), tuple(cover.differences)
+        plan, cover.programs, greedy.settings_of(model), bundle.made_by(model, [patch.name for patch in patches]), tuple(cover.differences)
     )
 
 
@@ -151,19 +150,8 @@ _UNSEEN = 11
 _CROSSING = 5
 
 
-@contextmanager
-def _exportable() -> Iterator[list[str]]:
-    """Registration, and the patches that this environment needs; gives the names of those."""
-    if importlib.util.find_spec("kvconform.patches") is None:
-        with register.register_flattening_functions():
-            yield []
-        return
-    patches = importlib.import_module("kvconform.patches")
-    with patches.exportable():
-        yield [patch.name for patch in patches.patches_needed()]
-
-
-def _base_prompts(model: Any) -> list[Prompt]:
+def base_prompts(model: Any) -> list[Prompt]:
+    """Two prompts of other batch sizes and lengths, with padding."""
     return [make_prompt(model, 2, 6, padding=2, seed=1), make_prompt(model, 3, 9, padding=4, seed=2)]
 
 

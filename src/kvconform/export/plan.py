@@ -98,7 +98,7 @@ def state_of(watched: Watched, at: int, ids: str) -> State:
 
 def _encoded(call: Call) -> torch.Tensor | None:
     value = call.inputs.get("encoder_outputs")
-    return None if value is None else value[0]
+    return None if value is None else _tensor_of(value)
 
 
 def _phase(seen: list[tuple[State, Call]]) -> Phase:
@@ -134,12 +134,15 @@ def _tensors(call: Call) -> list[str]:
     return [name for name, value in call.inputs.items() if isinstance(value, torch.Tensor)]
 
 
-def step_inputs(plan: Plan, phase: Phase, call: Call) -> dict[str, Any]:
-    """What a program is given for a recorded call: the tensors of the phase, and the cache last.
+def step_inputs(plan: Plan, watched: Watched, at: int) -> dict[str, Any]:
+    """What a program is given for call number `at` of a generation: the tensors of the phase, and the cache last.
 
+    The tensors follow from the rules, not from the call: `generate()` of 5.x leaves a mask out where nothing is padding.
     Slices of longer tensors are made whole: torch.export would put their strides into the program's conditions.
     """
-    given: dict[str, Any] = {name: _tensor_of(call.inputs[name]) for name in phase.rules}
-    leaves, spec = py_pytree.tree_flatten(call.inputs[plan.cache])
+    state = state_of(watched, at, plan.ids)
+    phase = plan.decode if at else plan.prefill
+    given: dict[str, Any] = {name: rules.RULES[rule](state).contiguous() for name, rule in phase.rules.items()}
+    leaves, spec = py_pytree.tree_flatten(watched.calls[at].inputs[plan.cache])
     whole = [leaf.contiguous() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     return {**given, plan.cache: py_pytree.tree_unflatten(whole, spec)}
