@@ -31,6 +31,9 @@ _WHERE = {
         "UnknownLayerError",
         "UnknownPatchError",
     ),
+    "export.decoder": ("ExportedDecoder", "export_decoder", "load_decoder"),
+    "export.saved": ("load_inputs", "save_inputs"),
+    "export.tiny": ("make_tiny",),
     "flatten": (
         "flatten_cache",
         "flatten_dynamic_cache",

@@ -131,8 +131,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path} is no manifest ({type(error).__name__}: {error}): save the bundle again") from error
     if schema != SCHEMA:
         raise BundleError(
-            f"{folder} has schema {schema}, kvconform {__version__} reads {SCHEMA}: install the kvconform that wrote it "
-            f"({document.get('made_by', {}).get('kvconform', 'unknown')}), or save it again with this one"
+            f"{folder} has schema {schema}, kvconform {__version__} reads {SCHEMA}: install the kvconform that wrote "
+            f"it ({document.get('made_by', {}).get('kvconform', 'unknown')}), or save it again with this one"
         )
     return dict(document)
 

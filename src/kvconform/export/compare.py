@@ -35,7 +35,8 @@ class Difference:
         return self.logits <= self.tolerance and self.cache <= self.tolerance
 
     def __str__(self) -> str:
-        return f"{self.step}: logits differ by {self.logits:.3g}, the cache by {self.cache:.3g} (accepted: {self.tolerance:g})"
+        found = f"logits differ by {self.logits:.3g}, the cache by {self.cache:.3g}"
+        return f"{self.step}: {found} (accepted: {self.tolerance:g})"
 
 
 def tolerance_of(tensor: torch.Tensor) -> float:

@@ -52,7 +52,9 @@ class Programs:
                 return program.run(inputs)
             except Refusal as refusal:
                 reasons.append(f"{kind} {number}: {refusal}")
-        shapes = ", ".join(f"{name} {tuple(v.shape) if hasattr(v, 'shape') else type(v).__name__}" for name, v in inputs.items())
+        shapes = ", ".join(
+            f"{name} {tuple(v.shape) if hasattr(v, 'shape') else type(v).__name__}" for name, v in inputs.items()
+        )
         raise NoProgramError(
             f"no {kind} program takes these inputs ({shapes}): {' | '.join(reasons) or 'there is none'}. Export with "
             "prompts of these lengths: export_decoder(model, lengths=[...])"
@@ -106,9 +108,7 @@ class Cover:
             expected = watched.encoder.outputs.last_hidden_state
             self._judge(difference(f"encoder, batch {watched.batch}", (found, None), (expected, None)))
         # The last step first: torch.export makes a size of 1 a constant, which a cache may have after one token.
-        found_last_first = [
-            self._compared(watched, at, grow=grow) for at in (0, *range(len(watched.calls) - 1, 0, -1))
-        ]
+        found_last_first = [self._compared(watched, at, grow=grow) for at in (0, *range(len(watched.calls) - 1, 0, -1))]
         for found in sorted(found_last_first, key=lambda one: one[0]):
             self._judge(found[1])
 
@@ -130,7 +130,9 @@ class Cover:
             if not grow:
                 raise
         self.tell(f"exporting {kind}")
-        self.programs.all.append(export_step(kind, module_for(self.model, self.plan, kind, call), inputs, self.moves[kind], self.folder))
+        self.programs.all.append(
+            export_step(kind, module_for(self.model, self.plan, kind, call), inputs, self.moves[kind], self.folder)
+        )
         return self.programs.run(kind, inputs)
 
     def _judge(self, found: Difference) -> None:

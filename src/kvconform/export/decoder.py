@@ -1,22 +1,23 @@
 """One call from a model to programs, and greedy generation through them.
 
-    exported = export_decoder(model)
-    tokens = exported.generate(input_ids, attention_mask=mask, max_new_tokens=64)
-    exported.save("folder")
+exported = export_decoder(model)
+tokens = exported.generate(input_ids, attention_mask=mask, max_new_tokens=64)
+exported.save("folder")
 
-    exported = load_decoder("folder")          # in another process, without the model's code
+exported = load_decoder("folder")          # in another process, without the model's code
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kvconform import register
 from kvconform.export import bundle, greedy
 from kvconform.export.compare import Difference
 from kvconform.export.cover import Cover, Programs, Tell
@@ -24,11 +25,12 @@ from kvconform.export.greedy import Settings
 from kvconform.export.plan import Plan, learn
 from kvconform.export.prompts import make_prompt, windows
 from kvconform.export.watch import STEPS, Watched, watch
-from kvconform.patches import exportable
+from kvconform.patches import applied, exportable
 
 __all__ = ["ExportedDecoder", "base_prompts", "export_decoder", "load_decoder"]
 
 Prompt = dict[str, torch.Tensor]
+Within = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass
@@ -42,6 +44,7 @@ class ExportedDecoder:
         settings: the tokens that end a row, and what fills it up.
         made_by: the releases and the class that the programs come from.
         differences: how far each step was from the model when it was exported; empty after loading.
+        within: the context in which programs are run, saved and loaded.
     """
 
     plan: Plan
@@ -49,6 +52,7 @@ class ExportedDecoder:
     settings: Settings
     made_by: dict[str, str]
     differences: tuple[Difference, ...] = ()
+    within: Within = exportable
 
     def generate(
         self,
@@ -73,7 +77,7 @@ class ExportedDecoder:
         Raises:
             NoProgramError: no program takes the inputs of a step.
         """
-        with register.register_flattening_functions():
+        with self.within():
             return greedy.generate(self, inputs, attention_mask, max_new_tokens, on_token or (lambda _: None))
 
     def save(self, path: str | Path) -> Path:
@@ -82,19 +86,23 @@ class ExportedDecoder:
         Raises:
             BundleError: the folder holds something else already.
         """
-        with register.register_flattening_functions():
+        with self.within():
             return bundle.save(self, Path(path))
 
 
-def load_decoder(path: str | Path) -> ExportedDecoder:
-    """Load what `ExportedDecoder.save` wrote. Nothing in it is executed: pickles are read with torch's safe unpickler.
+def load_decoder(path: str | Path, *, within: Within = exportable) -> ExportedDecoder:
+    """Load what `ExportedDecoder.save` wrote. Pickles in it are read with torch's safe unpickler only.
+
+    Args:
+        path: the folder.
+        within: the context in which the programs are loaded and run, as in `export_decoder`.
 
     Raises:
         BundleError: it cannot run here; the message says why and what to do.
     """
-    with register.register_flattening_functions():
+    with within():
         plan, programs, settings, made_by = bundle.load(Path(path))
-    return ExportedDecoder(plan, programs, settings, made_by)
+    return ExportedDecoder(plan, programs, settings, made_by, within=within)
 
 
 def export_decoder(
@@ -104,6 +112,7 @@ def export_decoder(
     lengths: list[int] | None = None,
     failures: str | Path | None = None,
     tell: Tell | None = None,
+    within: Within = exportable,
 ) -> ExportedDecoder:
     """Export a model that generates, as programs for its prefill and its decode step.
 
@@ -118,6 +127,7 @@ def export_decoder(
             window of the model.
         failures: the folder in which the inputs of a failing export are left; a temporary one if not given.
         tell: told of each step, for progress.
+        within: a registration of cache classes, and patches: entered here, and whenever the programs are run.
 
     Returns:
         The programs.
@@ -127,10 +137,12 @@ def export_decoder(
         ExportError: torch.export refuses, or a program answers differently from the model.
     """
     told = tell or (lambda _: None)
-    with exportable() as patches, torch.no_grad():
+    with within(), torch.no_grad():
+        patched = applied.in_force()
         told("watching generate()")
         first = [watch(model, prompt) for prompt in (prompts or base_prompts(model))]
         plan = learn(first)
+        _warn_of_processors(model, first[0])
         cover = Cover(model, plan, None if failures is None else Path(failures), told)
         cover.learn(first)
         for watched in first:
@@ -142,12 +154,27 @@ def export_decoder(
             for batch, length, steps in _unseen(model, lengths):
                 cover.add(_watched(model, batch, length, steps), grow=False)
     return ExportedDecoder(
-        plan, cover.programs, greedy.settings_of(model), bundle.made_by(model, [patch.name for patch in patches]), tuple(cover.differences)
+        plan,
+        cover.programs,
+        greedy.settings_of(model),
+        bundle.made_by(model, list(patched)),
+        tuple(cover.differences),
     )
 
 
 _UNSEEN = 11
 _CROSSING = 5
+
+
+def _warn_of_processors(model: Any, watched: Watched) -> None:
+    """Say that the programs' greedy search is plain where the model's own is not."""
+    if watched.processors:
+        warnings.warn(
+            f"generate() of this {type(model).__name__} changes the logits ({', '.join(watched.processors)}), which its "
+            "generation config asks for; ExportedDecoder.generate chooses among the logits as they are, so that its "
+            "tokens may be others",
+            stacklevel=3,
+        )
 
 
 def base_prompts(model: Any) -> list[Prompt]:

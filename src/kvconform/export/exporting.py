@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,23 @@ def export_step(
     except Exception as error:
         reason = f"{type(error).__name__}: {_shortened(error)}"
         raise ExportError(_told(kind, reason, inputs, module, folder)) from error
+    _write_negation_as_product(exported)
     program = Program(kind, tuple(inputs), exported, leaves_of(exported))
-    constant = [leaf.name for leaf in program.leaves if leaf.name in moves and _constant_batch(leaf.sizes, moves[leaf.name])]
+    constant = [
+        leaf.name for leaf in program.leaves if leaf.name in moves and _constant_batch(leaf.sizes, moves[leaf.name])
+    ]
     if constant:
         reason = f"the batch size of {', '.join(constant)} became a constant of the program"
         raise ExportError(_told(kind, reason, inputs, module, folder))
     return program
+
+
+def _write_negation_as_product(exported: torch.export.ExportedProgram) -> None:
+    """Write `-n` of a size as `n * -1`: torch 2.5 cannot save a program that holds the former (T5 slices so)."""
+    for node in exported.graph.nodes:
+        if node.op == "call_function" and node.target is operator.neg:
+            node.target, node.args = operator.mul, (node.args[0], -1)
+    exported.graph_module.recompile()
 
 
 def _constant_batch(sizes: tuple[Any, ...], moves: set[int]) -> bool:

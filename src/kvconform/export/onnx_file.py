@@ -40,7 +40,9 @@ def write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
         path.write_bytes(model.SerializeToString())
     except ValueError as error:
         # One protobuf holds two gigabytes.
-        raise SavedInputsError(f"too much for one ONNX file ({error}): give a path that ends with .safetensors") from error
+        raise SavedInputsError(
+            f"too much for one ONNX file ({error}): give a path that ends with .safetensors"
+        ) from error
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -53,7 +55,10 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
-        tensors = {one.name: from_bytes(one.raw_data, _DTYPES[one.data_type], list(one.dims)) for one in model.graph.initializer}
+        tensors = {
+            one.name: from_bytes(one.raw_data, _DTYPES[one.data_type], list(one.dims))
+            for one in model.graph.initializer
+        }
     except Exception as error:
         # protobuf raises classes of its own.
         raise SavedInputsError(f"{path} is no ONNX file of tensors ({type(error).__name__}: {error})") from error

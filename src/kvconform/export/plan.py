@@ -109,8 +109,9 @@ def _phase(seen: list[tuple[State, Call]]) -> Phase:
             raise WatchError(f"generate() gives other inputs from call to call: {names}, then {list(call.inputs)}")
     found, settings = {}, {}
     for name in names:
-        values = [(state, _tensor_of(call.inputs[name])) for state, call in seen]
-        if all(value is not None for _, value in values):
+        tensors = [(state, _tensor_of(call.inputs[name])) for state, call in seen]
+        values = [(state, value) for state, value in tensors if value is not None]
+        if len(values) == len(tensors):
             found[name] = rules.explain(name, values)
             continue
         settings[name] = first.inputs[name]
@@ -137,7 +138,7 @@ def _tensors(call: Call) -> list[str]:
 def step_inputs(plan: Plan, watched: Watched, at: int) -> dict[str, Any]:
     """What a program is given for call number `at` of a generation: the tensors of the phase, and the cache last.
 
-    The tensors follow from the rules, not from the call: `generate()` of 5.x leaves a mask out where nothing is padding.
+    The tensors follow from the rules, not from the call: `generate()` of 5.x leaves out a mask without padding.
     Slices of longer tensors are made whole: torch.export would put their strides into the program's conditions.
     """
     state = state_of(watched, at, plan.ids)

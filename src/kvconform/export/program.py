@@ -71,9 +71,7 @@ class Program:
         if set(inputs) != set(self.names):
             return False
         flat, spec = py_pytree.tree_flatten(((), {name: inputs[name] for name in self.names}))
-        return bool(spec == self.spec) and all(
-            leaf.takes(value) for leaf, value in zip(self.leaves, flat, strict=True)
-        )
+        return bool(spec == self.spec) and all(leaf.takes(value) for leaf, value in zip(self.leaves, flat, strict=True))
 
     def run(self, inputs: dict[str, Any]) -> Any:
         """What the program gives.

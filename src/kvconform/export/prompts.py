@@ -54,7 +54,7 @@ def make_prompt(model: Any, batch: int, length: int, *, padding: int = 0, seed: 
 
 
 def windows(model: Any) -> list[int]:
-    """The sizes of a model's sliding windows and attention chunks, smallest first: where a cache's structure changes."""
+    """The sizes of a model's sliding windows and chunks, smallest first: there the structure of a cache changes."""
     config = text_config(model)
     found = {getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")}
     return sorted(size for size in found if isinstance(size, int) and size > 0)

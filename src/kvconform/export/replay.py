@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from kvconform.export.errors import SavedInputsError
 from kvconform.export.cover import Cover, module_for
 from kvconform.export.decoder import base_prompts
+from kvconform.export.errors import SavedInputsError
 from kvconform.export.exporting import export_step
 from kvconform.export.plan import learn
 from kvconform.export.saved import load_inputs

@@ -1,8 +1,8 @@
 """How a runner makes the inputs of a step: for each input the rule that explains what `generate()` gave.
 
 A rule is a function of where a generation stands. The rule of an input is the first one that gives exactly what was
-recorded, at every call of every watched `generate()`; prompts that are padded on the left tell the rules apart. An input
-that no rule explains is an error, which names it.
+recorded, at every call of every watched `generate()`; prompts that are padded on the left tell the rules apart. An
+input that no rule explains is an error, which names it.
 """
 
 from __future__ import annotations

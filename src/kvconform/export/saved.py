@@ -28,6 +28,7 @@ SCHEMA = 1
 _KEY = "kvconform.tree"
 _SEQUENCES: dict[str, type] = {"list": list, "tuple": tuple, "size": torch.Size}
 _MAPPINGS: dict[str, type] = {"dict": dict, "ordered": OrderedDict}
+_PLAIN = (type(None), bool, int, str, float, torch.dtype)
 # Containers whose registration by torch would import what a file names.
 _REFUSED = frozenset({"collections", "builtins"})
 
@@ -74,7 +75,7 @@ def load_inputs(path: str | Path) -> Any:
         document = json.loads(metadata[_KEY])
         if document["schema"] != SCHEMA:
             raise SavedInputsError(
-                f"{path} has schema {document['schema']}, this kvconform reads {SCHEMA}: write it again with save_inputs"
+                f"{path} has schema {document['schema']}, this kvconform reads {SCHEMA}: write it again"
             )
         with register.register_flattening_functions():
             return _decoded(document["tree"], named)
@@ -88,27 +89,34 @@ def _encoded(value: Any, where: str, tensors: dict[int, torch.Tensor]) -> Any:
     """A value as JSON; a tensor as the number that it is written under."""
     if isinstance(value, torch.Tensor):
         if type(value) not in {torch.Tensor, torch.nn.Parameter} or value.layout is not torch.strided:
-            raise SavedInputsError(f"{where} is a {type(value).__name__} of layout {value.layout}: only plain tensors are saved")
+            raise SavedInputsError(
+                f"{where} is a {type(value).__name__} of layout {value.layout}: only plain tensors are saved"
+            )
         tensors.setdefault(id(value), value)
         return {"tensor": list(tensors).index(id(value))}
-    if value is None or isinstance(value, (bool, int, str)):
-        return {"value": _plain(value)}
-    if isinstance(value, float):
-        return {"value": value} if math.isfinite(value) else {"float": repr(value)}
-    if isinstance(value, torch.dtype):
-        return {"dtype": str(value).removeprefix("torch.")}
-    for name, cls in _SEQUENCES.items():
+    if isinstance(value, _PLAIN):
+        return _encoded_plain(value)
+    for name, cls in (*_SEQUENCES.items(), *_MAPPINGS.items()):
         if type(value) is cls:
-            return {name: [_encoded(item, f"{where}[{at}]", tensors) for at, item in enumerate(value)]}
-    for name, cls in _MAPPINGS.items():
-        if type(value) is cls:
-            return {name: [[_key(key, where), _encoded(item, f"{where}[{key!r}]", tensors)] for key, item in value.items()]}
+            return {name: _encoded_items(value, where, tensors)}
     return _encoded_node(value, where, tensors)
 
 
-def _plain(value: Any) -> Any:
-    """An int as an int also where its class is an enumeration's."""
-    return value if value is None or isinstance(value, bool) else int(value) if isinstance(value, int) else str(value)
+def _encoded_plain(value: Any) -> dict[str, Any]:
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
+    if isinstance(value, float):
+        return {"value": float(value)} if math.isfinite(value) else {"float": repr(float(value))}
+    if value is None or isinstance(value, bool):
+        return {"value": value}
+    # Of an enumeration's member the number or the text.
+    return {"value": int(value) if isinstance(value, int) else str(value)}
+
+
+def _encoded_items(value: Any, where: str, tensors: dict[int, torch.Tensor]) -> list[Any]:
+    if isinstance(value, dict):
+        return [[_key(key, where), _encoded(item, f"{where}[{key!r}]", tensors)] for key, item in value.items()]
+    return [_encoded(item, f"{where}[{at}]", tensors) for at, item in enumerate(value)]
 
 
 def _key(key: Any, where: str) -> Any:

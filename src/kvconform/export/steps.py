@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from kvconform import register
 from kvconform.export.compare import Difference, difference
 from kvconform.export.cover import step_name
 from kvconform.export.decoder import ExportedDecoder
@@ -34,12 +33,12 @@ def compare_steps(
     Raises:
         NoProgramError: no program takes a step.
     """
-    with register.register_flattening_functions(), torch.no_grad():
+    with exported.within(), torch.no_grad():
         watched = watch(model, prompt, steps)
     plan, programs = exported.plan, exported.programs
     encoded = None
     if watched.encoder is not None:
-        with register.register_flattening_functions(), torch.no_grad():
+        with exported.within(), torch.no_grad():
             encoded = programs.run("encoder", {name: watched.encoder.inputs[name] for name in plan.encoder})
         expected = watched.encoder.outputs.last_hidden_state
         yield difference(f"encoder, batch {watched.batch}", (encoded, None), (expected, None))
@@ -47,7 +46,7 @@ def compare_steps(
     for at, call in enumerate(watched.calls):
         kind, phase = ("decode", plan.decode) if at else ("prefill", plan.prefill)
         # Entered anew for each step: nothing stays registered while a caller looks at a difference.
-        with register.register_flattening_functions(), torch.no_grad():
+        with exported.within(), torch.no_grad():
             inputs = step_inputs(plan, watched, at)
             del inputs[plan.cache]
             inputs |= {name: encoded for name, rule in phase.rules.items() if rule == "encoded"}

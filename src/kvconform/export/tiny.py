@@ -60,7 +60,7 @@ def make_tiny(config_class: type | str, **settings: Any) -> Any:
     except Exception as error:
         raise TinyConfigError(
             f"{model_class.__name__} cannot be made of a tiny {cls.__name__} on {probes.release()}: "
-            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}. Give it the settings that it lacks in tiny.json"
+            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}. Give it the settings that it lacks"
         ) from error
     return model.eval().requires_grad_(requires_grad=False)
 
@@ -90,7 +90,7 @@ def _rules() -> dict[str, Any]:
 
 def _values(config: Any) -> dict[str, Any]:
     """The settings of a configuration that become others, parts of it included."""
-    default = {name: getattr(config, name, None) for name in config.to_dict()}
+    default: dict[str, Any] = {name: getattr(config, name, None) for name in config.to_dict()}
     kept = _kept_layers(default)
     chosen: dict[str, Any] = {}
     for name, value in default.items():
@@ -132,10 +132,11 @@ def _is_per_layer(value: Any, default: dict[str, Any]) -> bool:
 def _kept_layers(default: dict[str, Any]) -> list[int]:
     """Which layers stay: the first of each kind, in order, and at least two."""
     count = _layer_count(default)
-    lists = [value for value in default.values() if _is_per_layer(value, default)]
+    lists: list[list[Any]] = [value for value in default.values() if _is_per_layer(value, default)]
     if count is None or not lists:
         return list(range(_LAYERS))
-    kinds = [repr([entry[layer] for entry in lists if not _numbers(entry)]) for layer in range(count)]
+    telling = [entry for entry in lists if not _numbers(entry)]
+    kinds = [repr([entry[layer] for entry in telling]) for layer in range(count)]
     first = [layer for layer in range(count) if kinds.index(kinds[layer]) == layer][:_MOST_LAYERS]
     more = [layer for layer in range(count) if layer not in first]
     return sorted(first + more[: max(0, _LAYERS - len(first))])
@@ -150,8 +151,8 @@ def _config_class(name: str) -> type:
     found = next((cls for cls in config_classes() if cls.__name__ == name), None)
     if found is None:
         raise TinyConfigError(
-            f"no config class {name!r} with a model that generates in {probes.release()}: give one such as LlamaConfig, "
-            "or the folder of a model"
+            f"no config class {name!r} with a model that generates in {probes.release()}: give one such as "
+            "LlamaConfig, or the folder of a model"
         )
     return found
 

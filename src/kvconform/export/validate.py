@@ -1,8 +1,8 @@
 """`python -m kvconform validate MODEL`: export a model, and compare each step of its programs with the model.
 
-MODEL is a local folder with a model, or the name of a config class, of which a tiny random model is made. Prints what was
-patched and the largest difference of each step. Exit code 0: equal at every step; 1: a step differs, or the model does
-not export; 2: wrong input.
+MODEL is a local folder with a model, or the name of a config class, of which a tiny random model is made. Prints what
+was patched and the largest difference of each step. Exit code 0: equal at every step; 1: a step differs, or the model
+does not export; 2: wrong input.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kvconform import probes
 from kvconform.errors import KVConformError
 from kvconform.export.compare import Difference
 from kvconform.export.decoder import ExportedDecoder, export_decoder
-from kvconform.export.errors import NoProgramError, SavedInputsError, TinyConfigError
+from kvconform.export.errors import SavedInputsError, TinyConfigError
 from kvconform.export.prompts import make_prompt
 from kvconform.export.replay import replay
 from kvconform.export.steps import compare_steps
@@ -152,10 +152,9 @@ def _text(report: Report) -> str:
         "",
         f"{'step':55} {'logits':>10} {'cache':>10}",
     ]
-    lines += [
-        f"{step.step:55} {step.logits:10.3g} {step.cache:10.3g}{'' if step.fine else '  <- more than ' + format(step.tolerance, 'g')}"
-        for step in report.steps
-    ]
+    for step in report.steps:
+        verdict = "" if step.fine else f"  <- more than {step.tolerance:g}"
+        lines.append(f"{step.step:55} {step.logits:10.3g} {step.cache:10.3g}{verdict}")
     return "\n".join(lines)
 
 

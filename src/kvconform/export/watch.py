@@ -62,12 +62,14 @@ class Watched:
         encoder: the call of the encoder, if there is one.
         calls: the calls of the model: the prefill, then one for each token.
         tokens: what it returned, shape (batch, tokens).
+        processors: the classes of what changes the logits between the model and the choice of a token.
     """
 
     prompt: dict[str, torch.Tensor]
     encoder: Call | None
     calls: tuple[Call, ...]
     tokens: torch.Tensor
+    processors: tuple[str, ...] = ()
 
     @property
     def batch(self) -> int:
@@ -76,7 +78,7 @@ class Watched:
 
 
 def generation_class() -> Any:
-    """transformers' GenerationMixin, whose `generate` models with a `generate` of their own (Whisper) override."""
+    """The GenerationMixin of transformers, whose `generate` models with one of their own (Whisper) override."""
     return importlib.import_module("transformers.generation.utils").GenerationMixin
 
 
@@ -98,7 +100,13 @@ def watch(model: Any, prompt: dict[str, torch.Tensor], steps: int = STEPS) -> Wa
     calls: list[Call] = []
     settings = _settings(model, steps)
     encoder = model.get_encoder() if getattr(model.config, "is_encoder_decoder", False) else None
-    with torch.no_grad(), _recording(model, calls), _recording(encoder, encoder_calls):
+    processors: list[str] = []
+    with (
+        torch.no_grad(),
+        _recording(model, calls),
+        _recording(encoder, encoder_calls),
+        _listing_processors(model, processors),
+    ):
         try:
             tokens = generation_class().generate(model, **prompt, **settings)
         except Exception as error:
@@ -110,7 +118,9 @@ def watch(model: Any, prompt: dict[str, torch.Tensor], steps: int = STEPS) -> Wa
         raise WatchError(
             f"generate() made {len(calls)} calls of {type(model).__name__} for {steps + 1} tokens, expected one a token"
         )
-    return Watched(prompt, encoder_calls[0] if encoder_calls else None, tuple(calls), tokens)
+    return Watched(
+        prompt, encoder_calls[0] if encoder_calls else None, tuple(calls), tokens, tuple(dict.fromkeys(processors))
+    )
 
 
 def _settings(model: Any, steps: int) -> dict[str, Any]:
@@ -153,9 +163,25 @@ def _recording(module: Any, calls: list[Call]) -> Iterator[None]:
             hook.remove()
 
 
+@contextmanager
+def _listing_processors(model: Any, found: list[str]) -> Iterator[None]:
+    """Note what `generate()` puts between the model and the choice of a token, while the block runs."""
+    original = model._get_logits_processor
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        processors = original(*args, **kwargs)
+        found.extend(type(processor).__name__ for processor in processors)
+        return processors
+
+    model._get_logits_processor = noting
+    try:
+        yield
+    finally:
+        del model._get_logits_processor
+
+
 def _named(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by name; what is None is left out, as if it had not been given."""
     names = list(probes.parameters_of(module.forward))
     named = dict(zip(names, args, strict=False)) | kwargs
     return {name: value for name, value in named.items() if value is not None}
-

@@ -61,18 +61,20 @@ def same(one, other):
         return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, float):
-        return repr(one) == repr(other)
-    return one == other
+    return repr(one) == repr(other)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(tree=trees)
 def test_what_is_saved_comes_back(tree, tmp_path):
     assert same(load_inputs(save_inputs(tree, tmp_path / "inputs.safetensors")), tree)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(tree=trees)
 def test_what_is_saved_as_onnx_comes_back(tree, tmp_path):
     pytest.importorskip("onnx")
@@ -84,7 +86,9 @@ def pair(length=3):
 
 
 def test_caches_come_back_as_they_were(tmp_path):
-    one = build.make_encoder_decoder_cache(build.make_dynamic_cache([pair(), pair()]), build.make_dynamic_cache([pair(5)]))
+    one = build.make_encoder_decoder_cache(
+        build.make_dynamic_cache([pair(), pair()]), build.make_dynamic_cache([pair(5)])
+    )
     tree = {"input_ids": torch.tensor([[1]]), "past_key_values": one, "scale": 0.5}
     loaded = load_inputs(save_inputs(tree, tmp_path / "inputs.safetensors"))
     assert type(loaded["past_key_values"]) is type(one)
@@ -129,7 +133,9 @@ def test_what_cannot_be_saved_is_named(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", struct.pack("<Q", 1 << 40) + b"{}", struct.pack("<Q", 2) + b"[]"])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04", struct.pack("<Q", 1 << 40) + b"{}", struct.pack("<Q", 2) + b"[]"]
+)
 def test_what_is_no_such_file_is_told(tmp_path, content):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
