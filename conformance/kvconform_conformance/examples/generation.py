@@ -1,4 +1,4 @@
-"""Models that are exported whole and generate: `python -m kvconform_conformance.examples.generation` in a fresh process.
+"""Models that are exported whole and generate, here and (`python -m` this module) in a fresh process.
 
 Windows are 8 tokens, so that prompts begin below and past them, and 64 generated tokens pass them.
 """

@@ -105,7 +105,7 @@ def load_decoder(path: str | Path, *, within: Within = exportable) -> ExportedDe
     return ExportedDecoder(plan, programs, settings, made_by, within=within)
 
 
-def export_decoder(
+def export_decoder(  # noqa: PLR0913 - each has a default
     model: Any,
     *,
     prompts: list[Prompt] | None = None,
@@ -159,6 +159,7 @@ def export_decoder(
         greedy.settings_of(model),
         bundle.made_by(model, list(patched)),
         tuple(cover.differences),
+        within,
     )
 
 
@@ -170,9 +171,9 @@ def _warn_of_processors(model: Any, watched: Watched) -> None:
     """Say that the programs' greedy search is plain where the model's own is not."""
     if watched.processors:
         warnings.warn(
-            f"generate() of this {type(model).__name__} changes the logits ({', '.join(watched.processors)}), which its "
-            "generation config asks for; ExportedDecoder.generate chooses among the logits as they are, so that its "
-            "tokens may be others",
+            f"generate() of this {type(model).__name__} changes the logits ({', '.join(watched.processors)}), which "
+            "its generation config asks for; ExportedDecoder.generate chooses among the logits as they are, so that "
+            "its tokens may be others",
             stacklevel=3,
         )
 
