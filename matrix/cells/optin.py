@@ -17,11 +17,7 @@ from matrix.paths import DATA
 
 OPTIN_TOML = DATA / "optin.toml"
 SCHEMA = 1
-<<<<<<< HEAD
-CATEGORIES = ("onnx", "executorch", "more-models", "patches")
-=======
-CATEGORIES = ("onnx", "executorch", "more-models", "generate")
->>>>>>> 4a0259b (The suite asks: programs of one call generate what the model generates, also loaded in a fresh process)
+CATEGORIES = ("onnx", "executorch", "more-models", "patches", "generate")
 """The opt-in categories: no run asks them unless it names them."""
 
 

@@ -13,11 +13,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "executorch": ("executorch",),
     "more-models": (),
-<<<<<<< HEAD
     "patches": (),
-=======
     "generate": (),
->>>>>>> 4a0259b (The suite asks: programs of one call generate what the model generates, also loaded in a fresh process)
 }
 """The packages of each opt-in category, by the name they are imported and installed under."""
 
@@ -25,11 +22,8 @@ INSTALL = {
     "onnx": "python -m pip install onnx onnxruntime onnxscript",
     "executorch": "python -m pip install executorch (the release that goes with torch: matrix/data/optin.toml)",
     "more-models": "",
-<<<<<<< HEAD
     "patches": "",
-=======
     "generate": "",
->>>>>>> 4a0259b (The suite asks: programs of one call generate what the model generates, also loaded in a fresh process)
 }
 """The next command where they are missing."""
 

@@ -64,11 +64,7 @@ def test_a_malformed_file_is_told(tmp_path: Path) -> None:
 
 
 def test_the_rows_are_of_the_categories() -> None:
-<<<<<<< HEAD
-    without_packages = {"more-models", "patches"}
-=======
-    without_packages = {"more-models", "generate"}
->>>>>>> 4a0259b (The suite asks: programs of one call generate what the model generates, also loaded in a fresh process)
+    without_packages = {"more-models", "patches", "generate"}
     assert {row.category for row in optin.load()} == set(optin.CATEGORIES) - without_packages
 
 
