@@ -124,7 +124,8 @@ def export_decoder(  # noqa: PLR0913 - each has a default
         prompts: two or more prompts of other batch sizes and lengths, as keyword arguments of `generate()`; made from
             the configuration if not given.
         lengths: lengths of prompts at which the programs must work; by default short ones and those around every
-            window of the model.
+            window of the model. Prompts of one token have to be asked for (`lengths=[1, 8]`) where there is a mask:
+            torch.export keeps a size of 1 apart, and they get a decode program of their own.
         failures: the folder in which the inputs of a failing export are left; a temporary one if not given.
         tell: told of each step, for progress.
         within: a registration of cache classes, and patches: entered here, and whenever the programs are run.
