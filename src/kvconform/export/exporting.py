@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils import _pytree as py_pytree
 
 from kvconform import probes
 from kvconform.errors import KVConformError
@@ -72,6 +73,8 @@ def export_step(
         reason = f"{type(error).__name__}: {_shortened(error)}"
         raise ExportError(_told(kind, reason, inputs, module, folder)) from error
     _write_negation_as_product(exported)
+    # torch 2.5 marks the tensors of dynamic dimensions with Python sets, which the safe unpickler refuses to load.
+    exported._example_inputs = ((), py_pytree.tree_map_only(torch.Tensor, torch.clone, dict(inputs)))
     program = Program(kind, tuple(inputs), exported, leaves_of(exported))
     constant = [
         leaf.name for leaf in program.leaves if leaf.name in moves and _constant_batch(leaf.sizes, moves[leaf.name])
