@@ -38,6 +38,8 @@ ELSEWHERE = {
     "src/kvconform/layers/plans.py": "tests/library/test_one_context.py",
     "src/kvconform/layers/reading.py": "tests/library/layers/test_writing.py",
     "src/kvconform/patches/*.py": "tests/library/test_patches.py",
+    # One call: what it watches, derives, exports, runs and saves shows in the programs that it gives.
+    "src/kvconform/export/*.py": "tests/library/export/test_decoder.py",
     # The reference cache is tested against a model of its words, and against transformers.
     "src/kvconform/kvcache/*.py": "tests/library/kvcache/test_model_based.py",
     # What a check is made of has to find the faults that are planted for it.
