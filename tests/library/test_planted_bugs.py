@@ -53,7 +53,11 @@ def on_flatten(patch, change):
     """Change what flattening gives: `change(cache, leaves, context) -> (leaves, context)`."""
     for module, _ in PATHS:
         original = module.flatten
-        patch.setattr(module, "flatten", lambda cache, original=original: change(cache, *original(cache)))
+
+        def changed(cache, *, original=original, **options):
+            return change(cache, *original(cache, **options))
+
+        patch.setattr(module, "flatten", changed)
 
 
 def on_unflatten(patch, change):

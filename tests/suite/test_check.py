@@ -117,7 +117,7 @@ def test_one_id_selects_one_check(tmp_path):
         (["--subject", "no_such_module:attribute"], 2, "try: python -c"),
         (["--subject", "os:no_such_attribute"], 2, "try: python -c"),
         (["--subject", "os:sep"], 2, "neither a context manager nor callable"),
-        (["--subject", "nonsense"], 2, "give kvconform, native, exporter, or module:attribute"),
+        (["--subject", "nonsense"], 2, "'exporter', or module:attribute"),
         (["--expect", "torch=0.1"], 4, "expected 0.1"),
         (["--expect", "torch"], 2, "write package=version"),
         (["--jobs", "0"], 2, "give 1 or more"),
