@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -105,6 +106,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="workers (2)")
     parser.add_argument("-k", dest="keyword", help="only these checks, as `check -k` reads it")
     options = parser.parse_args()
+    # Ended from outside, the temporary worktree is removed too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with worktree(options.revision) as other:
         for subject in options.subject or ["kvconform", "native"]:
             compare(subject, other, options)
