@@ -12,6 +12,7 @@ from kvconform.checks.errors import ExpectationError
 from kvconform.checks.many import expect_for_all
 from kvconform.checks.needs import NotApplicableError
 from kvconform.checks.observe import differences, observe
+from kvconform.checks.tensors import TENSORS, OwnTensor
 from kvconform.checks.whole import agree
 
 pytest.importorskip("transformers", reason="cases are caches of transformers")
@@ -78,12 +79,12 @@ def test_most_cases_of_a_space_are_possible(space):
     assert sum(map(making.possible, cases)) > len(cases) / 5
 
 
-@pytest.mark.parametrize("tensors", making.TENSORS)
+@pytest.mark.parametrize("tensors", TENSORS)
 def test_tensors_are_what_their_name_says(tensors):
     cache = making.build(Case(layers=2, tensors=tensors))
     held = [atom for atom in observe(cache).values() if isinstance(atom, torch.Tensor) and atom.dim() == 4]
     keys, values = held[0], held[1] if len(held) > 1 else held[0]
-    told = {
+    holds = {
         "grad": keys.requires_grad and keys.is_leaf,
         "graph": keys.grad_fn is not None,
         "keys-grad": keys.requires_grad and not values.requires_grad,
@@ -95,9 +96,9 @@ def test_tensors_are_what_their_name_says(tensors):
         "layers-alike": len(held) == 2,
         "shared-elements": keys.untyped_storage().data_ptr() == values.untyped_storage().data_ptr(),
         "parameters": type(keys) is torch.nn.Parameter,
-        "own-tensors": type(keys) is making.OwnTensor,
+        "own-tensors": type(keys) is OwnTensor,
     }
-    assert told[tensors]
+    assert holds[tensors]
 
 
 def _change(cache, index):

@@ -18,8 +18,10 @@ from matrix.render.site import data, words
 from matrix.render.site.facts import AXES, Facts, Pair, facts
 from matrix.render.site.families import families
 from matrix.render.site.feed import feed
-from matrix.render.site.pages import Site, badge_label, change_text, pages, site_of
+from matrix.render.site.pages import pages
+from matrix.render.site.phrases import badge_label, change_text
 from matrix.render.site.schemas import SCHEMAS
+from matrix.render.site.shown import Site, site_of
 from matrix.render.templating import TEMPLATES
 
 MANIFEST = "data/files.txt"

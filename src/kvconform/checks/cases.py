@@ -40,7 +40,7 @@ class Case:
     dtypes: str = "one"
     """one for all layers, each (layers take turns through three types), or parts (values of another than keys)."""
     tensors: str = "plain"
-    """How keys and values lie in memory and what they require: see :data:`kvconform.checks.making.TENSORS`."""
+    """How keys and values lie in memory and what they require: see :data:`kvconform.checks.tensors.TENSORS`."""
     attributes: str = "none"
     """Attributes that a user sets: none, cache, layers, both."""
     owner: str = "transformers"

@@ -23,8 +23,9 @@ from matrix.render.grid import results
 from matrix.render.site import build, markdown
 from matrix.render.site.facts import facts
 from matrix.render.site.families import families
-from matrix.render.site.pages import pages, site_of
+from matrix.render.site.pages import pages
 from matrix.render.site.schemas import SCHEMAS
+from matrix.render.site.shown import site_of
 from tests.matrix.factories import record, run
 from tests.matrix.render.conftest import NASTY, ROWS, site_runs, small_axes
 
