@@ -30,7 +30,7 @@ PARALLEL: dict[str, Any] = (
     {"allow_parallel": True} if "allow_parallel" in inspect.signature(nox.session).parameters else {}
 )
 TESTED_WITH = ("torch==2.15.*", "transformers==5.23.*")
-TESTS = ("hypothesis", "playwright", "axe-playwright-python")
+TESTS = ("hypothesis", "jsonschema", "playwright", "axe-playwright-python")
 
 CODES = nox_support.ExitCodes()
 try:
@@ -100,10 +100,10 @@ def tests_optree(session: nox.Session) -> None:
 
 @nox.session(python="3.11", **PARALLEL)
 def tests_lists(session: nox.Session) -> None:
-    """Run the library's tests where caches are two lists of tensors: transformers until 4.53."""
+    """Run the tests that are about a release of two lists (transformers until 4.53), and about patches needed there."""
     session.env["UV_PYTHON_DOWNLOADS"] = "never"
     session.install("-e", ".[check]", "hypothesis", "torch==2.5.*", "transformers==4.53.*")
-    files = ("tests/library/test_lists.py", "tests/library/test_one_context.py")
+    files = ("tests/library/test_lists.py", "tests/library/test_one_context.py", "tests/suite/test_patched.py")
     session.run("python", "-m", "pytest", *(session.posargs or files))
 
 

@@ -44,7 +44,9 @@ def test_a_skip_needs_a_row_and_a_row_a_skip(pytester: pytest.Pytester, rows: st
     done.stdout.fnmatch_lines(told or ["*1 passed, 2 skipped*"])
 
 
-def test_the_skips_of_workers_are_seen(pytester: pytest.Pytester) -> None:
+def test_the_skips_of_workers_are_seen(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Tests of the suite's command line leave this set in their process.
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
     shutil.copy(Path(__file__).with_name("conftest.py"), pytester.path / "conftest.py")
     (pytester.path / "skips.toml").write_text(row("*", "no one here"), encoding="utf-8")
     pytester.makepyfile(test_it=TEST)
