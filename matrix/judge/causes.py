@@ -71,8 +71,8 @@ def causes(judged: JudgedTable) -> list[list[Cause]]:
     row_of = judged.row[at].astype(np.int64)
     # A page of docs/known-failures says more than a message: what it explains is one cause, whatever torch says.
     paged = _first_rows(judged)[row_of]
-    told = (judged.verdict[at] == JUDGEMENTS.index("known")) & (row_of >= 0) & (paged >= 0)
-    row_of, kind = np.where(told, paged, row_of), np.where(told, 0, kind)
+    explained = (judged.verdict[at] == JUDGEMENTS.index("known")) & (row_of >= 0) & (paged >= 0)
+    row_of, kind = np.where(explained, paged, row_of), np.where(explained, 0, kind)
     run_of = np.repeat(np.arange(len(table.runs)), np.diff(table.bounds))[at]
     columns = (run_of, table.codes("subject")[at], judged.verdict[at], table.codes("status")[at], row_of + 1, kind)
     key = np.zeros(len(at), np.int64)

@@ -85,14 +85,14 @@ def release_changes(judged: JudgedTable, numbers: Mapping[Cell, int], axis: str)
     look = _Look(judged)
     for before, release in itertools.pairwise(releases):
         beside = sorted({b for r, b in runs if r == release} & {b for r, b in runs if r == before}, key=version_key)
-        told: dict[tuple[Kind, str, str, str], dict[str, dict[str, None]]] = {}
+        groups: dict[tuple[Kind, str, str, str], dict[str, dict[str, None]]] = {}
         for one in beside:
             for kind, subject, name, message, page in look.changes(runs[before, one], runs[release, one]):
-                group = told.setdefault((kind, subject, page or without_context(message), page), {})
+                group = groups.setdefault((kind, subject, page or without_context(message), page), {})
                 group.setdefault(name, {})[one] = None
         changes = [
             Change(kind, subject, tuple(ids), "" if page else text, page, _all(ids, beside))
-            for (kind, subject, text, page), ids in told.items()
+            for (kind, subject, text, page), ids in groups.items()
         ]
         changes.sort(key=lambda change: (KINDS.index(change.kind), -len(change.ids)))
         found.append(ReleaseChanges(axis, release, before, tuple(beside), tuple(changes)))

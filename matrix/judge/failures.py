@@ -153,6 +153,6 @@ def ranges(pairs: Iterable[tuple[str, str]], transformers: Sequence[str]) -> str
                 spans[-1].append(release)
             else:
                 spans.append([release])
-        told = ", ".join(span[0] if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in spans)
-        parts.append(f"torch {torch} with {'' if parts else 'transformers '}{told}")
+        releases = ", ".join(span[0] if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in spans)
+        parts.append(f"torch {torch} with {'' if parts else 'transformers '}{releases}")
     return "; ".join(parts)

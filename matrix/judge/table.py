@@ -294,8 +294,8 @@ class _Naming:
         self.names_any[number, np.unique(self._run_of[at])] = True
         fresh = at[self.first[at] < 0]
         self.first[fresh] = number
-        told = np.array([name in row.status for name in STATUSES], bool)
-        same = at[told[self.table.codes("status")[at]] & (self.agreeing[at] < 0)]
+        expected = np.array([name in row.status for name in STATUSES], bool)
+        same = at[expected[self.table.codes("status")[at]] & (self.agreeing[at] < 0)]
         self.agreeing[same] = number
 
     @functools.cached_property

@@ -37,7 +37,7 @@ _MADE: dict[tuple[object, ...], object] = {}
 
 
 def once(key: tuple[object, ...], make: Callable[[], Made]) -> Made:
-    """What ``make`` gives for this key, made once in a process; a failed expectation is kept too, and raised again.
+    """What `make` gives for this key, made once in a process; a failed expectation is kept too, and raised again.
 
     The key names the subject, and all else that the program depends on.
     """
@@ -77,6 +77,6 @@ def decode_step(subject: Subject, recipe: Recipe, *, dynamic: bool) -> Program:
 
 
 def named(recipe: Recipe) -> Any:
-    """The dynamic shapes of ``(x, cache, position)``: the batch of both, and the cache's length, by name."""
+    """The dynamic shapes of `(x, cache, position)`: the batch of both, and the cache's length, by name."""
     dims = shapes.named(recipe.longest)
     return ({0: dims.batch}, shapes.dynamic_shapes(recipe.build, 2, recipe.length, dims), {})

@@ -1,8 +1,8 @@
-"""``python -m kvconform check``: run the suite here, stream the record, print a short summary.
+"""`python -m kvconform check`: run the suite here, stream the record, print a short summary.
 
 Exit codes: 0 nothing failed; 1 a check failed, erred, crashed or timed out; 2 usage; 3 nothing selected; 4 the
 environment is not what
-``--expect`` says; 130 interrupted.
+`--expect` says; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class UsageError(Exception):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of ``check``."""
+    """The options of `check`."""
     made = argparse.ArgumentParser(prog="python -m kvconform check", description=__doc__.splitlines()[0])
     made.add_argument("--subject", action="append", help="kvconform, native, exporter or module:attribute; may repeat")
     made.add_argument(
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str]) -> int:
-    """Run ``check`` and return its exit code."""
+    """Run `check` and return its exit code."""
     try:
         options = parser().parse_args(argv)
     except SystemExit as stop:
@@ -134,7 +134,7 @@ def _validate(options: argparse.Namespace) -> None:
 
 
 def _expect_packages(options: argparse.Namespace) -> None:
-    """An opt-in category without its packages is told before anything runs: every check of it would be ``na``."""
+    """An opt-in category without its packages is told before anything runs: every check of it would be `na`."""
     lacking = optin.explain_missing(optin.asked_for(options.category or [], options.keyword))
     if lacking:
         raise UsageError(lacking)

@@ -41,7 +41,7 @@ def key(subject: str, check: str, example: str) -> Key:
 
 
 def arrange(items: Sequence[Item], workers: int, describe: Callable[[Item], tuple[str, str, str]]) -> list[Item]:
-    """The items, each once, as shares for ``workers``: every share has its long groups first, then its short checks.
+    """The items, each once, as shares for `workers`: every share has its long groups first, then its short checks.
 
     Args:
         items: what runs, in the order of the suite.

@@ -30,7 +30,7 @@ _BASELINE: pytest.StashKey[RegistrySnapshot] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options that ``python -m kvconform check`` passes on to its workers."""
+    """Options that `python -m kvconform check` passes on to its workers."""
     group = parser.getgroup("kvconform")
     group.addoption("--kvconform-subject", action="append", default=[])
     group.addoption("--kvconform-category", action="append", default=[])
@@ -101,7 +101,7 @@ pytest_generate_tests = pytest.hookimpl(tryfirst=True)(pytest_generate_tests)
 def split_nodeid(nodeid: str) -> tuple[str, str]:
     """The subject and the stable id of a check.
 
-    ``test_round_trip.py::test_dynamic[native--one]`` is ``round-trip/dynamic[one]``.
+    `test_round_trip.py::test_dynamic[native--one]` is `round-trip/dynamic[one]`.
 
     Pytest's own node ids are left alone: workers and controller agree on them.
     """
@@ -116,7 +116,7 @@ def split_nodeid(nodeid: str) -> tuple[str, str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what was not asked for (opt-in categories are, unless named), and let ``-k`` match ids."""
+    """Leave out what was not asked for (opt-in categories are, unless named), and let `-k` match ids."""
     categories = config.getoption("--kvconform-category")
     exactly = config.getoption("--kvconform-exactly")
     everything = config.getoption("--kvconform-everything")
@@ -230,7 +230,7 @@ def classify(call: pytest.CallInfo[Any], is_xfail: bool) -> tuple[str, str]:  # 
 
 
 def _text(error: BaseException) -> str:
-    """An exception's text, or why it has none: ``__str__`` is the subject's code too."""
+    """An exception's text, or why it has none: `__str__` is the subject's code too."""
     try:
         return str(error)
     except Exception as failure:  # noqa: BLE001 - whatever a subject's __str__ raises must not cost the outcome

@@ -39,7 +39,7 @@ _ENDING = 3.0
 def warm_workers(folder: Path, device: str) -> Iterator[str]:
     """Start a warm process for the length of a run, and give the Python command that its workers are started with.
 
-    The command is a plain Python where the platform does not fork safely, or ``device`` is not the CPU: a process that
+    The command is a plain Python where the platform does not fork safely, or `device` is not the CPU: a process that
     has asked for CUDA devices must not be forked.
     """
     # A run inside a worker of another run has workers of its own.

@@ -126,8 +126,8 @@ class _Maker:
         for pair in self.facts.pairs:
             if pair[0] in self.site.shown["torch"] and pair[1] in self.site.shown["transformers"]:
                 of["/".join(pair)] = [
-                    [number, *(texts.setdefault(text, len(texts)) for text in told)]
-                    for number, *told in self._lines_of(pair)
+                    [number, *(texts.setdefault(text, len(texts)) for text in line)]
+                    for number, *line in self._lines_of(pair)
                 ]
         names = [line[0] for line in self.site.lines({})]
         return {"subjects": [*names, "This pair"], "texts": list(texts), "of": of}
@@ -144,13 +144,13 @@ class _Maker:
         return [(number, tone, verdict, f"{rest}.") for number, (_, tone, verdict, rest) in lines]
 
     def _guess(self, pair: Pair) -> str:
-        """What the nearest measured pairs answer with kvconform, told as the guess that it is."""
+        """What the nearest measured pairs answer with kvconform: a guess, and named so."""
         near = self.facts.neighbours(pair)
-        told = {words.verdict(self.facts.answer(other)).lower() for other in near}
+        answers = {words.verdict(self.facts.answer(other)).lower() for other in near}
         if not near:
             return ""
         names = ", ".join(f"{torch} with {transformers}" for torch, transformers in near)
-        answer = told.pop() if len(told) == 1 else "they differ"
+        answer = answers.pop() if len(answers) == 1 else "they differ"
         return f"A guess from the nearest that were measured ({names}): {answer}."
 
     def pair(self, pair: Pair) -> tuple[str, str]:
@@ -224,16 +224,16 @@ class _Maker:
         )
 
     def _release_answer(self, pairs: Sequence[Pair], axis: str) -> str:
-        told = {word: [] for word in ("yes", "partly", "no")}  # type: dict[str, list[str]]
+        others = {word: [] for word in ("yes", "partly", "no")}  # type: dict[str, list[str]]
         for pair in reversed(pairs):
             one = self.facts.answer(pair)
-            if one and one.word in told:
-                told[one.word].append(pair[axis == "torch"])
-        if not any(told.values()):
+            if one and one.word in others:
+                others[one.word].append(pair[axis == "torch"])
+        if not any(others.values()):
             return "Nobody has measured this release"
         names = {"yes": "works with", "partly": "partly with", "no": "does not with"}
         other = "transformers" if axis == "torch" else "torch"
-        parts = [f"{names[word]} {other} {', '.join(found)}" for word, found in told.items() if found]
+        parts = [f"{names[word]} {other} {', '.join(found)}" for word, found in others.items() if found]
         return f"With kvconform it {'; '.join(parts)}"
 
     def failure(self, failure: Failure) -> tuple[str, str]:

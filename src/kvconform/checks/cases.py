@@ -49,8 +49,8 @@ class Case:
     """How many tokens are written at a time; 0 for all at once."""
 
     def __str__(self) -> str:
-        told = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if self.differs(field.name)]
-        return f"Case({', '.join(told)})"
+        parts = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if self.differs(field.name)]
+        return f"Case({', '.join(parts)})"
 
     def differs(self, name: str) -> bool:
         """Whether a field is not at its plainest value."""

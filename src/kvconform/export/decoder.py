@@ -137,21 +137,21 @@ def export_decoder(  # noqa: PLR0913 - each has a default
         WatchError: `generate()` fails, or calls the model in a way that is not understood.
         ExportError: torch.export refuses, or a program answers differently from the model.
     """
-    told = tell or (lambda _: None)
+    report = tell or (lambda _: None)
     with within(), torch.no_grad():
         patched = applied.in_force()
-        told("watching generate()")
+        report("watching generate()")
         first = [watch(model, prompt) for prompt in (prompts or base_prompts(model))]
         plan = learn(first)
         _warn_of_processors(model, first[0])
-        cover = Cover(model, plan, None if failures is None else Path(failures), told)
+        cover = Cover(model, plan, None if failures is None else Path(failures), report)
         cover.learn(first)
         for watched in first:
             cover.add(watched)
         if prompts is None:
             for batch, length, steps in _states(model, lengths):
                 cover.add(_watched(model, batch, length, steps))
-            told("comparing at sizes that nothing was exported with")
+            report("comparing at sizes that nothing was exported with")
             for batch, length, steps in _unseen(model, lengths):
                 cover.add(_watched(model, batch, length, steps), grow=False)
     return ExportedDecoder(
