@@ -310,18 +310,23 @@ class _Filler:
         if not isinstance(self.cache, torch.nn.Module):
             return
         linked = self.plan.present.get("buffers", _links_buffers(self.cache, self.state))
-        for name in [name for name in self.state if _BUFFER.fullmatch(name)]:
-            self.cache._buffers[name] = self.state.pop(name)
+        own = {name: self.state.pop(name) for name in list(self.state) if _BUFFER.fullmatch(name)}
         if linked:
-            for kind in _LISTS:
-                for index, tensor in enumerate(self.state[kind]):
-                    self.cache._buffers[f"{kind}_{index}"] = tensor
+            own = {f"{kind}_{i}": tensor for kind in _LISTS for i, tensor in enumerate(self.state[kind])}
+        # In the order in which the classes register them, layer by layer: a `state_dict()` shows it.
+        for name in sorted(own, key=_place_of_buffer):
+            self.cache._buffers[name] = own[name]
 
     def _fill_modules(self) -> None:
         # A cache that is no module keeps one as any other attribute (Mamba2Cache of 4.44: its activation).
         if isinstance(self.cache, torch.nn.Module):
             for name in [name for name, value in self.state.items() if isinstance(value, torch.nn.Module)]:
                 self.cache._modules[name] = self.state.pop(name)
+
+
+def _place_of_buffer(name: str) -> tuple[int, str]:
+    kind, _, index = name.rpartition("_")
+    return int(index), kind
 
 
 def _counts_seen_tokens(cls: type) -> bool:

@@ -26,14 +26,22 @@ def replace_tensors(part: Any, change: Callable[[torch.Tensor, int], torch.Tenso
             if _is_state(vars(layer).get(name)):
                 setattr(layer, name, change(getattr(layer, name), index))
                 index += 1
-    lists = vars(part).get("key_cache"), vars(part).get("value_cache")
-    for pair in range(len(lists[0] or ())):
-        for held in lists:
+    lists = {name: vars(part).get(name) for name in ("key_cache", "value_cache")}
+    for pair in range(len(lists["key_cache"] or ())):
+        for name, held in lists.items():
             if held is not None and _is_state(held[pair]):
-                held[pair] = change(held[pair], index)
+                before, held[pair] = held[pair], change(held[pair], index)
+                _replace_buffer(part, f"{name}_{pair}", before, held[pair])
                 index += 1
     if index == 0 and isinstance(part, torch.nn.Module):
         raise NotApplicableError("the keys and values of this cache are buffers, and cannot be replaced one by one")
+
+
+def _replace_buffer(part: Any, name: str, before: torch.Tensor, after: torch.Tensor) -> None:
+    """Static caches that are modules (until 4.48) register the tensors of their lists as buffers too."""
+    buffers = vars(part).get("_buffers", {})
+    if buffers.get(name) is before:
+        buffers[name] = after
 
 
 def _is_state(value: Any) -> bool:
