@@ -36,9 +36,10 @@ class WindowStep:
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What the model needs, a layer that slides, and a torch that takes dynamic ints."""
+        """A layer that slides, a torch that takes dynamic ints, and what the model needs."""
         dynamic_int = Need(_takes_dynamic_int, "this torch takes no dynamic int, which a counter has to be")
-        return (*self.step.needs, cache_class("DynamicSlidingWindowLayer"), dynamic_int)
+        # Those of the model are last: the one of Llama 4 runs it, which 4.52 cannot (its cache is bfloat16 always).
+        return (cache_class("DynamicSlidingWindowLayer"), dynamic_int, *self.step.needs)
 
 
 def _takes_dynamic_int() -> bool:
