@@ -91,10 +91,12 @@ class _Finder:
         self._loaded = loaded
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if not name.startswith(_MODELS):
+        finders = list(sys.meta_path)
+        if not name.startswith(_MODELS) or self not in finders:
             return None
-        for finder in list(sys.meta_path):
-            find = None if finder is self else getattr(finder, "find_spec", None)
+        # Only those after it: a finder before it may be another of this kind, which asks this one.
+        for finder in finders[finders.index(self) + 1 :]:
+            find = getattr(finder, "find_spec", None)
             spec: ModuleSpec | None = None if find is None else find(name, path, target)
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):

@@ -1,5 +1,6 @@
 """Patches: entering and leaving, nested, after exceptions, in threads, by name and by need."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from kvconform.patches import PATCHES, Need, Patch, Replacement, answer, applied
 from kvconform.patches.command import main
 from kvconform.patches.patch import needed
 
+# A patch of models replaces in those that are imported, and each test may be the first to import one.
+importlib.import_module("transformers.models.mixtral.modeling_mixtral")
 NEEDED = [patch.name for patch in patches_needed()]
 
 
@@ -131,6 +134,29 @@ def test_the_last_thread_that_leaves_takes_the_patch_back():
     may_leave.set()
     thread.join()
     assert Owner.static() == "before"
+
+
+def test_a_model_that_is_imported_inside_is_patched_and_put_back():
+    name = "transformers.models.qwen2_moe.modeling_qwen2_moe"
+    code = f"""
+import importlib, sys, kvconform
+with kvconform.exportable() as entered:
+    assert "experts-by-data" in [patch.name for patch in entered]
+    module = importlib.import_module({name!r})
+    changed = [
+        (cls, member)
+        for cls in vars(module).values() if isinstance(cls, type) and cls.__module__ == {name!r}
+        for member in vars(cls).values()
+        if getattr(getattr(member, "__code__", None), "co_filename", "").endswith("experts_by_data.py")
+    ]
+    assert changed, "nothing was replaced"
+for cls, member in changed:
+    assert member not in vars(cls).values(), (cls, member)
+assert not any(type(finder).__module__.startswith("kvconform") for finder in sys.meta_path)
+assert module.__spec__.loader is module.__loader__
+assert "kvconform" not in type(module.__loader__).__module__
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=280, check=True)
 
 
 def test_many_threads_leave_no_trace():

@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
-from kvconform.patches import Patch
+from kvconform.patches import Patch, Replacement
 from kvconform.patches.registry import find
 from kvconform.patches.tracing import is_traced
 
 Change = Callable[[Any], Any]
 SPOILED: dict[str, Change] = {}
-"""By the name of a patch: what its first replacement is turned into."""
+"""By the name of a patch: what its first replacement is turned into, or each where it replaces in models."""
 
 
 def spoils(name: str) -> Callable[[Change], Change]:
@@ -29,9 +30,12 @@ def spoiled(name: str) -> Patch:
     """The patch with its fault."""
     patch = find(name)
 
-    def replacements() -> tuple[Any, ...]:
+    def wrong(one: Replacement) -> Replacement:
+        return replace(one, make=lambda before: SPOILED[name](one.make(before)))
+
+    def replacements() -> tuple[Replacement, ...]:
         first, *others = patch.replacements()
-        return replace(first, make=lambda before: SPOILED[name](first.make(before))), *others
+        return wrong(first), *(map(wrong, others) if patch.of_module else others)
 
     return replace(patch, name=f"{name}, spoiled", replacements=replacements)
 
@@ -57,3 +61,21 @@ def loses_the_last(getitem: Any) -> Any:
         return torch.nn.ModuleList(list(found)[:-1]) if isinstance(index, slice) and is_traced() else found
 
     return lacking
+
+
+class _KeepsAll(TorchFunctionMode):
+    """Nothing is masked."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is torch.Tensor.masked_fill else func(*args, **(kwargs or {}))
+
+
+@spoils("experts-by-data")
+def adds_what_was_not_chosen(run: Any) -> Any:
+    """Every expert's answer is added to every token."""
+
+    def adding(self: Any, *args: Any, **named: Any) -> Any:
+        with _KeepsAll():
+            return run(self, *args, **named)
+
+    return adding

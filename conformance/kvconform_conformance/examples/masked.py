@@ -95,11 +95,13 @@ _MIXTRAL = TinyModel(
     "MixtralForCausalLM",
     {
         **{name: value for name, value in BY_NAME["mistral"].settings.items() if name != "head_dim"},
-        "num_local_experts": 2,
-        "num_experts_per_tok": 1,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
     },
     "full attention, experts",
 )
+# Since 5.0 a configuration chooses how experts are run, and this is the choice to loop over them; before it all do.
+_LOOP = {"experts_implementation": "eager"}
 
 
 def _of(tiny: TinyModel, **more: Any) -> tuple[MaskedExport, MaskedExport]:
@@ -116,6 +118,7 @@ MASKED = (
     *_of(BY_NAME["gemma3"], sliding_window=WIDE),
     *_of(BY_NAME["phi3"], **_ONE),
     *_of(_MIXTRAL, sliding_window=None, **_ONE),
+    *_of(replace(_MIXTRAL, name="mixtral-loop"), sliding_window=None, **_LOOP, **_ONE),
     *_of(BY_NAME["t5"], num_layers=1),
     *_of(BY_NAME["bart"], decoder_layers=1),
     *_of(BY_NAME["whisper"], decoder_layers=1),

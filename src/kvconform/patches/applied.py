@@ -3,6 +3,9 @@
 Patches are of the process, as modules are: what one thread enters, every thread sees. A patch is put in place by the
 first block that enters it and taken back by the last one that leaves it, in whichever threads and in whichever order
 the blocks end. A lock guards entering and leaving, not what is done inside.
+
+A model's module is often imported inside the block. A patch that names what to replace in such a module
+(`Patch.of_module`) is put in place there as soon as the module is complete, and taken back with the rest.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
+from kvconform.arrivals import Watch
 from kvconform.errors import KVConformError
 from kvconform.patches.patch import Patch, Replacement
 
@@ -54,12 +59,14 @@ class _Place:
 class _Held:
     """A patch in force: how many blocks are inside, and what it replaced, in order."""
 
+    patch: Patch
     blocks: int
     places: list[_Place]
 
 
 _LOCK = threading.RLock()
 _HELD: dict[str, _Held] = {}
+_WATCHES: list[Watch] = []
 
 
 def enter(patch: Patch) -> None:
@@ -70,7 +77,8 @@ def enter(patch: Patch) -> None:
     """
     with _LOCK:
         if patch.name not in _HELD:
-            _HELD[patch.name] = _Held(0, _apply(patch.name, patch.replacements()))
+            _HELD[patch.name] = _Held(patch, 0, _apply(patch.name, patch.replacements()))
+            _watch()
         _HELD[patch.name].blocks += 1
 
 
@@ -82,12 +90,30 @@ def leave(patch: Patch) -> None:
         if not held.blocks:
             del _HELD[patch.name]
             _undo(held.places)
+            _watch()
 
 
 def in_force() -> tuple[str, ...]:
     """The names of the patches that are in place now."""
     with _LOCK:
         return tuple(_HELD)
+
+
+def _watch() -> None:
+    """Watch for modules as long as a patch in force wants to know of them."""
+    wanted = any(held.patch.of_module for held in _HELD.values())
+    if wanted and not _WATCHES:
+        _WATCHES.append(Watch((), lambda _: None, _arrived))
+        _WATCHES[0].start()
+    elif _WATCHES and not wanted:
+        _WATCHES.pop().stop()
+
+
+def _arrived(module: ModuleType) -> None:
+    with _LOCK:
+        for name, held in _HELD.items():
+            if held.patch.of_module is not None:
+                held.places += _apply(name, held.patch.of_module(module))
 
 
 def _apply(name: str, replacements: Iterable[Replacement]) -> list[_Place]:

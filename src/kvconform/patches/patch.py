@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 __all__ = ["Answer", "Need", "Patch", "Replacement", "needed", "not_applicable", "not_needed"]
@@ -79,6 +80,7 @@ class Patch:
             behind; it is asked once a process.
         replacements: what is replaced; called when the patch is entered.
         repairs: whether eager results change, because the release's own are wrong. Everywhere else they do not.
+        of_module: what is replaced in a module of `transformers.models` that is imported while the patch is in force.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Patch:
     probe: Callable[[], Answer]
     replacements: Callable[[], tuple[Replacement, ...]]
     repairs: bool = False
+    of_module: Callable[[ModuleType], tuple[Replacement, ...]] | None = None
 
     def to_json(self, answer: Answer) -> dict[str, Any]:
         """What `python -m kvconform patches --json` says of it, with its probe's answer."""

@@ -5,12 +5,18 @@ from __future__ import annotations
 import difflib
 
 from kvconform.errors import UnknownPatchError
-from kvconform.patches import length_of_tensor, slice_of_modules, sliding_windows, vmap_masks
+from kvconform.patches import experts_by_data, length_of_tensor, slice_of_modules, sliding_windows, vmap_masks
 from kvconform.patches.patch import Answer, Need, Patch
 
 __all__ = ["PATCHES", "answer", "find", "patches_needed"]
 
-PATCHES: tuple[Patch, ...] = (vmap_masks.PATCH, length_of_tensor.PATCH, slice_of_modules.PATCH, sliding_windows.PATCH)
+PATCHES: tuple[Patch, ...] = (
+    vmap_masks.PATCH,
+    length_of_tensor.PATCH,
+    slice_of_modules.PATCH,
+    sliding_windows.PATCH,
+    experts_by_data.PATCH,
+)
 """Every patch, in the order in which they are entered."""
 
 _ANSWERS: dict[str, Answer] = {}
