@@ -102,8 +102,10 @@ def _grow(lazy_arguments: int) -> Callable[[Any], Any]:
             self.cumulative_length += key_states.shape[-2]
             keys = torch.cat([self.keys, key_states], dim=-2)
             values = torch.cat([self.values, value_states], dim=-2)
-            first = torch.sym_max(keys.shape[-2] - (self.sliding_window - 1), 0)
-            kept = torch.arange(keys.shape[-2] - first, device=keys.device) + first
+            # A minimum, since torch sees its lower bound. Of a difference with a maximum it does not, and torch 2.8
+            # then guards on whether the length is 0 or 1.
+            number = torch.sym_min(keys.shape[-2], self.sliding_window - 1)
+            kept = torch.arange(number, device=keys.device) + (keys.shape[-2] - number)
             self.keys, self.values = keys.index_select(2, kept), values.index_select(2, kept)
             return keys, values
 
