@@ -55,6 +55,7 @@ ELSEWHERE = {
     "matrix/judge/tally.py": "tests/matrix/judge/test_aggregate.py",
     "matrix/judge/causes.py": "tests/matrix/judge/test_answers.py",
     "matrix/judge/changes.py": "tests/matrix/judge/test_answers.py",
+    "matrix/render/releases.py": "tests/matrix/commands/test_compare.py",
     "matrix/judge/failures.py": "tests/matrix/judge/test_answers.py",
     "matrix/judge/goals.py": "tests/matrix/judge/test_answers.py",
     # The same results in each format, and what has to be the same in all of them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from matrix.commands import report
@@ -10,7 +11,7 @@ from matrix.errors import ExitCode
 from matrix.paths import Paths
 from matrix.records import parquet
 from matrix.records.publishing import merge
-from matrix.records.sources import read_every
+from matrix.records.sources import read_good
 
 NAME = "publish"
 HELP = "take complete answers of this machine over into reports, and write the table"
@@ -28,9 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(found: argparse.Namespace) -> int:
-    """Write the published file, then the table; the exit code is that of `report`."""
+    """Write the published file, then the table; the exit code is that of `report`, or 2 where a file is bad."""
     paths = Paths.here()
-    own = read_every(*(found.records or [paths.records]))
+    own, bad = read_good(*(found.records or [paths.records]))
+    for error in bad:
+        print(f"error: {error.message}", file=sys.stderr)
     published = parquet.read(paths.published) if paths.published.exists() else []
     merged = merge(published, own)
     for cell in merged.taken:
@@ -39,7 +42,8 @@ def run(found: argparse.Namespace) -> int:
         print(f"  not published: {cell}: {why}")
     if not merged.runs:
         print("nothing is published")
-        return ExitCode.EMPTY
+        return ExitCode.USAGE if bad else ExitCode.EMPTY
     if merged.taken:
         parquet.write(paths.published, merged.runs)
-    return report.write([paths.published], paths.reports, paths.site)
+    code = report.write([paths.published], paths.reports, paths.site)
+    return ExitCode.USAGE if bad else code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(found: argparse.Namespace) -> int:
-    """Write everything; the exit code is 1 where a cell regressed, a row is stale or a run has no end."""
+    """Write everything.
+
+    The exit code is 1 where a cell regressed, a row is stale or a run has no end, and 2 where a file is bad.
+    """
     paths = Paths.here()
     out = found.out or paths.reports
     site = found.site or found.out or paths.site
@@ -90,6 +94,8 @@ def write(  # noqa: PLR0913 - the options of a command
         print(f"  note: {warning}")
     for line in report.reasons(results):
         print(f"  {line}")
+    for error in results.bad:
+        print(f"error: {error}", file=sys.stderr)
     return report.code(results)
 
 

@@ -56,6 +56,12 @@ class BaselineRow:
         """Whether the row speaks about a check of a subject."""
         return self.subject == record.subject and glob(self.check).fullmatch(record.id) is not None
 
+    @property
+    def failure(self) -> str:
+        """The page of docs/known-failures that the row links, `vmap-masks`, or an empty text."""
+        inside = self.link.startswith("docs/known-failures/")
+        return self.link.removeprefix("docs/known-failures/").removesuffix(".md") if inside else ""
+
     def to_json(self) -> dict[str, Any]:
         """The row as TOML and JSON hold it, without what it leaves open."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}

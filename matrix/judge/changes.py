@@ -53,6 +53,7 @@ class ReleaseChanges:
         beside: the releases of the other axis with which both were measured; empty where there is none, so that nobody
             knows what changed.
         changes: the differences, the worst kind first.
+        subjects: the subjects that both were asked about, in some cell.
     """
 
     axis: str
@@ -60,6 +61,7 @@ class ReleaseChanges:
     before: str
     beside: tuple[str, ...]
     changes: tuple[Change, ...]
+    subjects: tuple[str, ...] = ()
 
     def count(self, kind: Kind, subject: str) -> int:
         """How many checks changed so, over all causes."""
@@ -86,7 +88,9 @@ def release_changes(judged: JudgedTable, numbers: Mapping[Cell, int], axis: str)
     for before, release in itertools.pairwise(releases):
         beside = sorted({b for r, b in runs if r == release} & {b for r, b in runs if r == before}, key=version_key)
         groups: dict[tuple[Kind, str, str, str], dict[str, dict[str, None]]] = {}
+        asked: dict[str, None] = {}
         for one in beside:
+            asked.update(dict.fromkeys(look.subjects_of(runs[before, one], runs[release, one])))
             for kind, subject, name, message, page in look.changes(runs[before, one], runs[release, one]):
                 group = groups.setdefault((kind, subject, page or without_context(message), page), {})
                 group.setdefault(name, {})[one] = None
@@ -95,7 +99,7 @@ def release_changes(judged: JudgedTable, numbers: Mapping[Cell, int], axis: str)
             for (kind, subject, text, page), ids in groups.items()
         ]
         changes.sort(key=lambda change: (KINDS.index(change.kind), -len(change.ids)))
-        found.append(ReleaseChanges(axis, release, before, tuple(beside), tuple(changes)))
+        found.append(ReleaseChanges(axis, release, before, tuple(beside), tuple(changes), tuple(asked)))
     return found[::-1]
 
 
@@ -124,12 +128,16 @@ class _Look:
         at = at[order]
         return self.key[at], at, self.group[self.status[at]]
 
+    def subjects_of(self, old: int, new: int) -> list[str]:
+        """The subjects that both runs were asked about."""
+        runs = self.judged.table.runs
+        return [one for one in runs[old].environment.subjects if one in runs[new].environment.subjects]
+
     def changes(self, old: int, new: int) -> Iterator[tuple[Kind, str, str, str, str]]:
         """Kind, subject, check, message and page of each check that answers otherwise; subjects asked in both alone."""
         old_keys, old_at, old_group = self._of(old)
         new_keys, new_at, new_group = self._of(new)
-        both = set(self.judged.table.runs[old].environment.subjects)
-        both &= set(self.judged.table.runs[new].environment.subjects)
+        both = self.subjects_of(old, new)
         keys = np.union1d(old_keys, new_keys)
         was, old_place = _looked_up(keys, old_keys, old_group)
         is_now, new_place = _looked_up(keys, new_keys, new_group)
@@ -142,8 +150,7 @@ class _Look:
             tells = _WRONG in (was[place], is_now[place])
             message = self.messages[self.message[wrong]] if tells else ""
             row = int(self.judged.row[wrong]) if tells else -1
-            link = self.judged.rows[row].link if row >= 0 else ""
-            page = link.removeprefix("docs/known-failures/").removesuffix(".md") if link.startswith("docs/") else ""
+            page = self.judged.rows[row].failure if row >= 0 else ""
             yield kind, self.subjects[subject], self.ids[name], message, page
 
 

@@ -29,6 +29,8 @@ NEVER_STARTED = "planned, never started"
 
 LONGEST_LINE = 20_000_000
 """Bytes: a longer line is no answer of a check."""
+LONGEST_REASON = 300
+"""Characters of an error."""
 
 
 def read(path: Path) -> CellRun:
@@ -50,7 +52,7 @@ def read(path: Path) -> CellRun:
                 reading.take(_parse(raw))
         return reading.run()
     except MalformedError as error:
-        raise UserError(f"{path}:{number}: {error}", _again(path)) from None
+        raise UserError(f"{path}:{number}: {_short(str(error))}", _again(path)) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}", _again(path)) from None
 
@@ -164,10 +166,19 @@ class _Reading:
 def _parse(raw: bytes) -> dict[str, Any]:
     if len(raw) > LONGEST_LINE:
         raise MalformedError(f"a line of {len(raw) // 1_000_000} MB, more than {LONGEST_LINE // 1_000_000} MB")
+    if b"\0" in raw:
+        raise MalformedError("it holds NUL bytes")
     try:
-        line = json.loads(raw, object_pairs_hook=_object, parse_constant=_refused)
+        line = json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refused)
+        if b"\\u" in raw:
+            # The recorder writes no half of a surrogate pair: only a damaged file has one, and no page could hold it.
+            json.dumps(line, ensure_ascii=False).encode("utf-8")
     except MalformedError:
         raise
+    except UnicodeEncodeError:
+        raise MalformedError("a text holds half a surrogate pair") from None
+    except UnicodeDecodeError:
+        raise MalformedError("not UTF-8") from None
     except RecursionError:
         raise MalformedError("not a line of JSON: it is nested too deep") from None
     except ValueError as error:
@@ -190,8 +201,8 @@ def _refused(constant: str) -> None:
 
 
 def _torn(raw: bytes) -> bool:
-    """Whether a line lost its end: no newline, and what is there does not parse."""
-    if raw.endswith(b"\n"):
+    """Whether a line lost its end: no newline, and it does not parse. NUL bytes are damage of another kind."""
+    if raw.endswith(b"\n") or b"\0" in raw:
         return False
     try:
         _parse(raw)
@@ -218,6 +229,13 @@ def _expect_named_after(environment: Environment) -> None:
         named = axis.split(".")
         if found is not None and named[0].isdigit() and found.split("+")[0].split(".")[: len(named)] != named:
             raise MalformedError(f"the cell {environment.cell} ran {name} {found}")
+
+
+def _short(text: str) -> str:
+    """One line that a terminal can show: an error may quote a value of the file, of any length and kind."""
+    line = " ".join(text.split())
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
 
 
 def _again(path: Path) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matrix.errors import UserError
-from matrix.records.lines import STATUSES, TEXTS, CellRun, Environment, MalformedError, Record, Selection
+from matrix.records.lines import TEXTS, CellRun, Environment, MalformedError, Record, Selection
+from matrix.records.sound import expect_cells, expect_sound
 from matrix.records.writing import replacing
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ def read_columns(path: Path) -> tuple[list[CellRun], pa.Table]:
         runs = [_run(row, ()) for row in about]
         checks = table.select([NUMBER, *(name for name in CHECK_COLUMNS if name in table.column_names)])
         checks = checks.filter(pc.is_valid(checks["id"]))
-        known = set(checks["status"].chunk(0).dictionary.to_pylist()) if checks.num_rows else set()
-        _expect_statuses(known)
+        expect_cells(run.cell for run in runs)
+        expect_sound(checks, NUMBER)
     except OSError as error:
         if not isinstance(error, pa.ArrowException) and error.errno is not None:
             raise UserError(f"{path} cannot be read: {error.strerror}", f"ls -l {path}") from None
@@ -99,12 +100,6 @@ def read_columns(path: Path) -> tuple[list[CellRun], pa.Table]:
     except (pa.ArrowException, MalformedError, KeyError, TypeError, ValueError) as error:
         raise _torn(path, error) from None
     return runs, checks
-
-
-def _expect_statuses(found: Collection[str | None]) -> None:
-    odd = {*found} - {*STATUSES, None}
-    if odd:
-        raise MalformedError(f"a status is {min(map(str, odd))!r}")
 
 
 def _table(runs: list[CellRun]) -> pa.Table:
@@ -139,6 +134,7 @@ def _about(run: CellRun) -> dict[str, Any]:
 
 def _runs(path: Path, columns: list[str], cells: Collection[str] | None) -> Iterator[CellRun]:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     chosen = None if cells is None else [("cell", "in", list(cells))]
@@ -148,7 +144,11 @@ def _runs(path: Path, columns: list[str], cells: Collection[str] | None) -> Iter
             # A file of an earlier release lacks the columns that came later; its records keep the defaults.
             there = [name for name in columns if name in file.schema_arrow.names]
         table = pq.read_table(path, columns=there, filters=chosen, partitioning=None, page_checksum_verification=True)
-        yield from _grouped(table.to_pydict())
+        if "id" in there:
+            expect_sound(table.filter(pc.is_valid(table["id"])), NUMBER)
+        columns_of = table.to_pydict()
+        expect_cells(columns_of["cell"])
+        yield from _grouped(columns_of)
     except OSError as error:
         if not isinstance(error, pa.ArrowException) and error.errno is not None:
             raise UserError(f"{path} cannot be read: {error.strerror}", f"ls -l {path}") from None
@@ -189,10 +189,7 @@ def _records(columns: dict[str, list[Any]]) -> Iterator[Record]:
     if not columns or columns["id"] == [None]:
         return
     for values in zip(*columns.values(), strict=True):
-        record = Record(**dict(zip(columns, values, strict=True)))
-        if record.status not in STATUSES:
-            raise MalformedError(f"the status of {record.id} is {record.status!r}")
-        yield record
+        yield Record(**dict(zip(columns, values, strict=True)))
 
 
 def _run(about: dict[str, Any], records: tuple[Record, ...]) -> CellRun:

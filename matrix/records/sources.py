@@ -6,7 +6,7 @@ import io
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matrix.errors import ExitCode, UserError
@@ -27,14 +27,39 @@ def read_every(*sources: Path) -> list[CellRun]:
         sources: folders of `*.jsonl` and `*.parquet` files, or such files.
 
     Raises:
-        UserError: there is no record, or one is malformed or torn.
+        UserError: there is no record, or some files are bad: the error names all of them, a line each.
+    """
+    runs, bad = read_good(*sources)
+    if bad:
+        raise together(bad)
+    return runs
+
+
+def together(bad: Sequence[UserError]) -> UserError:
+    """One error for some bad files, at least one: a line each."""
+    lines = [bad[0].message, *(f"error: {each.message}" for each in bad[1:])]
+    return UserError("\n".join(lines), bad[0].next_command, bad[0].exit_code)
+
+
+def read_good(*sources: Path) -> tuple[list[CellRun], list[UserError]]:
+    """Every run of the files that are good, and an error for each of the others.
+
+    Raises:
+        UserError: there is no record at all.
     """
     paths = [path for source in sources for path in _below(source)]
     if not paths:
         names = " and ".join(str(source) for source in sources)
         message = f"{names} holds no record (*.jsonl, *.parquet)"
         raise UserError(message, "python -m matrix run --tier smoke", ExitCode.EMPTY)
-    return [run for path in paths for run in _read(path)]
+    runs: list[CellRun] = []
+    bad: list[UserError] = []
+    for path in paths:
+        try:
+            runs += _read(path)
+        except UserError as error:
+            bad.append(error)
+    return runs, bad
 
 
 def latest(runs: Iterable[CellRun]) -> list[CellRun]:
@@ -73,7 +98,15 @@ def _below(source: Path) -> list[Path]:
 
 
 def _read(path: Path) -> list[CellRun]:
-    return parquet.read(path) if path.suffix == ".parquet" else [files.read(path)]
+    if path.suffix == ".parquet":
+        return parquet.read(path)
+    run = files.read(path)
+    if path.stem != run.cell:
+        # Copied by hand under another name, it would stand for a cell in which nobody looks for it.
+        raise UserError(
+            f"{path} holds the record of {run.cell}: its name is expected to be {run.cell}.jsonl", f"ls -l {path}"
+        )
+    return [run]
 
 
 def _archive(revision: str, paths: tuple[str, ...]) -> bytes:

@@ -102,7 +102,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that is published: the pages differ only in how they show this."""
+    """Everything that is published: the pages differ only in how they show this.
+
+    `bad` tells a line for each file of records that could not be read, and is left out.
+    """
 
     grids: tuple[Grid, ...]
     subjects: tuple[str, ...]
@@ -110,6 +113,7 @@ class Results:
     judged: JudgedTable | None = None
     unused: tuple[BaselineRow, ...] = ()
     flakes: tuple[Flake, ...] = ()
+    bad: tuple[str, ...] = ()
 
     @property
     def places(self) -> list[Place]:

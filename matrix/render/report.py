@@ -11,7 +11,7 @@ from matrix.judge.baseline import DEFAULT, load_baseline
 from matrix.judge.findings import findings, some
 from matrix.judge.flaky import flakes
 from matrix.judge.table import table_of_file
-from matrix.records.sources import latest, read_every
+from matrix.records.sources import latest, read_good, together
 from matrix.records.writing import put
 from matrix.render import figures, tables, wording
 from matrix.render.grid import Results, results, results_of
@@ -24,17 +24,21 @@ OPEN, CLOSE = "<!-- table -->", "<!-- /table -->"
 def load(records: Path | Sequence[Path], baseline_path: Path = DEFAULT) -> Results:
     """Read, judge, count and lay out the records of some folders and files; the newest run of a cell counts.
 
+    A bad file withholds nothing but itself: the results tell it as `bad`.
+
     Raises:
-        UserError: there is no record, or a record or the baseline is malformed.
+        UserError: there is no record, every file of records is bad, or the baseline is malformed.
     """
     sources = [records] if isinstance(records, Path) else list(records)
     if len(sources) == 1 and sources[0].is_file() and sources[0].suffix == ".parquet":
         table = table_of_file(sources[0])
         if table is not None and table.runs:
             return results_of(table, load_baseline(baseline_path))
-    runs = read_every(*sources)
+    runs, bad = read_good(*sources)
+    if not runs and bad:
+        raise together(bad)
     found = results(latest(runs), load_baseline(baseline_path))
-    return dataclasses.replace(found, flakes=tuple(flakes(runs)))
+    return dataclasses.replace(found, flakes=tuple(flakes(runs)), bad=tuple(each.message for each in bad))
 
 
 def write(
@@ -47,10 +51,11 @@ def write(
     """Judge the records and write what `publish` writes.
 
     Returns:
-        What the verdicts of all cells add up to: 0, or 1 for a regression, a stale row, or a run without an end.
+        What the verdicts of all cells add up to: 0, 1 for a regression, a stale row, or a run without an end, or 2
+        where a file of records is bad; the others are published.
 
     Raises:
-        UserError: there is no record, or a record or the baseline is malformed; nothing is written then.
+        UserError: there is no good record, or the baseline is malformed; nothing is written then.
     """
     found = load(records, baseline_path)
     publish(found, out_dir, site_dir, readme)
@@ -104,6 +109,8 @@ def publish(  # noqa: PLR0913 - what is written, and where
 
 def code(found: Results) -> ExitCode:
     """What the verdicts of all cells add up to. That some cells cannot be made is a fact about releases, no failure."""
+    if found.bad:
+        return ExitCode.USAGE
     return ExitCode.REGRESSION if reasons(found) else ExitCode.OK
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from matrix.cells.cell import DEFAULT_PYTHON, Cell
@@ -113,7 +114,7 @@ def measured(results: Results) -> str:
 
 def warnings(results: Results) -> list[str]:
     """What a reader must know before trusting a comparison of two cells."""
-    notes = []
+    notes = [f"left out, for it cannot be read: {PurePath(file).name}{rest}" for file, rest in map(_split, results.bad)]
     if len(results.digests) > 1:
         notes.append(f"the cells were measured with {len(results.digests)} versions of the suite.")
     incomplete = [place.cell.id for place in results.places if place.run and not place.run.complete]
@@ -142,6 +143,15 @@ def _passes(state: State, tally: Tally) -> str:
     some = f"{tally['pass']} of {tally.total} checks pass"
     rest = breakdown(Tally((0, *tally.counts[1:]), tally.explained))
     return (everything if state == "pass" else some) + (f" ({rest})" if rest != "nothing asked" else "")
+
+
+def _split(error: str) -> tuple[str, str]:
+    """A file and what is wrong with it: pages tell no folder of the machine that wrote them."""
+    for end in (".jsonl", ".parquet"):
+        if end in error:
+            file, _, rest = error.partition(end)
+            return f"{file}{end}", rest
+    return "", error
 
 
 def _runs(number: int) -> str:

@@ -28,7 +28,9 @@ with register_flattening_functions(patch_transformers=True):
 def change_text(change: ReleaseChanges, subjects: Sequence[str]) -> str:
     """What a release changed, in a sentence."""
     parts = [
-        f"{wording.subject_name(one)}: {changed(change, one)}" for one in subjects if changed(change, one) != "nothing"
+        f"{wording.subject_name(one)}: {changed(change, one)}"
+        for one in subjects
+        if changed(change, one) not in ("nothing", "unknown")
     ]
     if not change.beside:
         return "not measured beside the same release of the other"
@@ -37,7 +39,7 @@ def change_text(change: ReleaseChanges, subjects: Sequence[str]) -> str:
 
 def changed(change: ReleaseChanges, subject: str) -> str:
     """How many checks of one subject a release broke, repaired, and so on."""
-    if not change.beside:
+    if not change.beside or subject not in change.subjects:
         return "unknown"
     counts = [(kind, change.count(kind, subject)) for kind in KINDS]
     return ", ".join(f"{number} {kind}" for kind, number in counts if number) or "nothing"

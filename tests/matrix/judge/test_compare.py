@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from matrix.errors import ExitCode
-from matrix.judge.compare import Change, compare, compare_runs, kind_of
+from matrix.judge.baseline import Baseline, BaselineRow
+from matrix.judge.compare import MOST_CAUSES, Change, compare, compare_runs, kind_of
 from matrix.judge.flaky import Flake, flakes
 from matrix.records import parquet
 from matrix.records.lines import STATUSES, Selection, Status
@@ -21,16 +22,16 @@ OTHER = "e" * 64
     ("old", "new", "kind"),
     [
         ("pass", "fail", "regressed"),
-        ("na", "crash", "regressed"),
+        ("na", "crash", "newly asked"),
         ("fail", "pass", "fixed"),
         ("fail", "crash", "changed"),
         ("pass", "missing", "regressed"),
         ("pass", "skip", "removed"),
         ("fail", "na", "removed"),
         ("pass", None, "removed"),
-        ("na", "pass", "added"),
-        (None, "pass", "added"),
-        (None, "fail", "added"),
+        ("na", "pass", "newly asked"),
+        (None, "pass", "newly asked"),
+        (None, "fail", "newly asked"),
         ("na", "skip", None),
         ("na", None, None),
     ],
@@ -62,7 +63,7 @@ def test_the_same_digest_is_flaky_and_fails() -> None:
     found = compare_runs([run(record(subject="native"))], [run(record(subject="native", status="fail"))])
     assert [change.kind for change in found.changes] == ["flaky"]
     assert found.exit_code == ExitCode.REGRESSION
-    assert "flaky     torch2.5-tf4.53-py3.11-cpu native export/dynamic[strict]: pass -> fail" in found.render()
+    assert "flaky       torch2.5-tf4.53-py3.11-cpu native export/dynamic[strict]: pass -> fail" in found.render()
 
 
 @pytest.mark.parametrize("partial", [{"selection": Selection(keyword="x")}, {"complete": False}])
@@ -82,6 +83,41 @@ def test_cells_come_go_and_are_lost() -> None:
         ("removed", "torch2.6"),
     ]
     assert found.exit_code == ExitCode.REGRESSION
+
+
+def test_a_page_groups_by_cause_and_cuts() -> None:
+    """Forty checks with two causes, and thirty causes of another kind: some lines, not seventy."""
+    names = [f"a/x[{number}]" for number in range(40)]
+    old = [run(*(record(name) for name in names), *(record(f"b/{number}", "na") for number in range(30)))]
+    new = [
+        run(
+            *(
+                record(name, "fail", message=f"{'odd' if at % 2 else 'even'} [cache {at}]")
+                for at, name in enumerate(names)
+            ),
+            *(record(f"b/{number}", "fail", message=f"reason {'i' * number}") for number in range(30)),
+            digest=OTHER,
+        )
+    ]
+    found = compare_runs(old, new)
+    lines = found.page().splitlines()
+    cell = "torch2.5-tf4.53-py3.11-cpu"
+    assert lines[0] == f"regressed   kvconform: a/x[0] and 19 more, pass -> fail, in {cell}: even [cache 0]"
+    assert lines[-2:] == [
+        "newly asked and 24 more causes, 24 differences: --all",
+        "40 regressed, 30 newly asked",
+    ]
+    assert len(lines) == 2 + MOST_CAUSES + 2
+    assert len(found.render().splitlines()) == 71
+
+
+def test_a_known_failure_is_one_cause() -> None:
+    row = BaselineRow("a/*", ("fail",), "Masks.", "torch", link="docs/known-failures/vmap-masks.md")
+    old = [run(record("a/one"), record("a/two"))]
+    new = [run(record("a/one", "fail", message="x"), record("a/two", "fail", message="y"), digest=OTHER)]
+    found = compare_runs(old, new, Baseline((row,)))
+    assert found.page().splitlines()[0].endswith("known, vmap-masks")
+    assert len(found.page().splitlines()) == 2
 
 
 def test_changes_round_trip() -> None:
