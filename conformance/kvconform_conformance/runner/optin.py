@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
+from typing import Any
 
 PACKAGES: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
@@ -15,6 +16,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "more-models": (),
     "patches": (),
     "generate": (),
+    "architectures": (),
 }
 """The packages of each opt-in category, by the name they are imported and installed under."""
 
@@ -24,6 +26,7 @@ INSTALL = {
     "more-models": "",
     "patches": "",
     "generate": "",
+    "architectures": "",
 }
 """The next command where they are missing."""
 
@@ -46,6 +49,13 @@ def is_wanted(category: str, check: str, categories: Iterable[str], exactly: str
     if asked:
         return category in asked
     return everything or exactly == check or category not in PACKAGES
+
+
+def holds(category: str, config: Any) -> bool:
+    """Whether a run of pytest may hold checks of an opt-in category, by the options of its workers."""
+    exactly = config.getoption("--kvconform-exactly") or ""
+    named = category in config.getoption("--kvconform-category") or exactly.startswith(f"{category}/")
+    return bool(named or config.getoption("--kvconform-everything"))
 
 
 def asked_for(categories: Iterable[str], keyword: str | None) -> list[str]:

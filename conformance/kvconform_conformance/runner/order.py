@@ -21,6 +21,7 @@ LONG = (
     "model/",
     "more-models/",
     "onnx/",
+    "architectures/",
     "executorch/",
     "dynamic-shape/",
     "archive/",
@@ -28,8 +29,8 @@ LONG = (
 )
 """How the ids begin of checks that export or start a process: seconds each, those of the others milliseconds."""
 
-SHARING = frozenset({"dynamic-shape", "archive", "export"})
-"""Categories whose checks ask the same programs, those of each example. The checks of `recipe` ask one by function."""
+SHARING = frozenset({"dynamic-shape", "archive", "export", "architectures"})
+"""Categories whose checks ask the same programs, those of each example, or the same tiny model. The checks of `recipe` ask one by function."""
 
 
 def key(subject: str, check: str, example: str) -> Key:

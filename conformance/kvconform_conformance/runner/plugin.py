@@ -46,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers, and let a worker write its last words where the controller finds them."""
     config.addinivalue_line("markers", "needs(*needs): what the release must have (else na)")
     config.addinivalue_line("markers", "cuda(devices): runs real CUDA kernels (else skip)")
+    config.addinivalue_line("markers", "limit(seconds): a time limit below that of the run")
     config.addinivalue_line("markers", "strictly_without_subject: the check does not use a subject")
     folder = config.getoption("--kvconform-faults")
     # Not the environment's word: a run inside somebody's worker of pytest-xdist is not one of ours.
@@ -138,7 +139,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _describe(item: pytest.Item) -> tuple[str, str, str]:
     """The subject, the id and the name of the example of a check."""
     parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
-    return (*split_nodeid(item.nodeid), getattr(parameters.get("recipe"), "name", ""))
+    return (*split_nodeid(item.nodeid), getattr(parameters.get("recipe", parameters.get("architecture")), "name", ""))
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
@@ -156,10 +157,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         item.config.stash[_BASELINE] = registry_snapshot()
     stream.seek(0)
     stream.truncate()
-    faulthandler.dump_traceback_later(item.config.getoption("--kvconform-timeout"), exit=True, file=stream)
+    faulthandler.dump_traceback_later(_limit(item), exit=True, file=stream)
     yield
     faulthandler.cancel_dump_traceback_later()
     item.config.stash[_BASELINE] = restore_registry(item.config.stash[_BASELINE])
+
+
+def _limit(item: pytest.Item) -> float:
+    """The seconds that a check may take: those of the run, or fewer where the check says so."""
+    own = item.get_closest_marker("limit")
+    seconds: float = item.config.getoption("--kvconform-timeout")
+    return min(seconds, own.args[0]) if own else seconds
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -3,14 +3,19 @@
 The rules stand in `tiny.json`: patterns of the names of settings, each with a value. No architecture is named but where
 the rules do not fit it. Lists with one entry a layer are shortened to layers that differ, so that a model with
 sliding and full attention keeps one of each.
+
+A configuration has settings that follow from others, and layers of a kind that may come late. So there are several
+ways to read the rules (`_WAYS`), and the first one counts whose model generates.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,27 +23,31 @@ from typing import Any
 import torch
 
 from kvconform import probes
+from kvconform.export.architectures import architectures
 from kvconform.export.errors import TinyConfigError
+from kvconform.export.prompts import make_prompt
+from kvconform.export.watch import generation_class
 
-__all__ = ["config_classes", "make_tiny", "tiny_config"]
+__all__ = ["make_tiny", "make_tiny_of", "tiny_config"]
 
-_MAPPINGS = (
-    "MODEL_FOR_CAUSAL_LM_MAPPING",
-    "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
-    "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING",
-)
-_LAYERS = 2
 _MOST_LAYERS = 4
 
 
-def config_classes(mappings: tuple[str, ...] = _MAPPINGS) -> Iterator[type]:
-    """The config classes of this release's auto mappings, each once; a mapping that it lacks has none."""
-    auto = importlib.import_module("transformers.models.auto.modeling_auto")
-    found: dict[type, None] = {}
-    for name in mappings:
-        mapping = getattr(auto, name, None)
-        found.update(dict.fromkeys(mapping.keys() if mapping is not None else ()))
-    return iter(found)
+@dataclass(frozen=True)
+class _Way:
+    """How the rules are read.
+
+    Attributes:
+        layers: how many there are at least.
+        which: the settings that get values: "given" (whose default is a value), "all" (None too), or "declared" (whose
+            default is a value in the signature: those that the class derives are left to it).
+    """
+
+    layers: int = 2
+    which: str = "given"
+
+
+_WAYS = tuple(_Way(layers, which) for layers in (2, 4, 8) for which in ("given", "declared", "all"))
 
 
 def make_tiny(config_class: type | str, **settings: Any) -> Any:
@@ -51,9 +60,48 @@ def make_tiny(config_class: type | str, **settings: Any) -> Any:
     Raises:
         TinyConfigError: there is no such class, it has no model that generates, or the config or the model refuses.
     """
-    cls = _config_class(config_class) if isinstance(config_class, str) else config_class
-    model_class = _model_class(cls)
-    config = tiny_config(cls, **settings)
+    name = config_class if isinstance(config_class, str) else config_class.__name__
+    for architecture in architectures():
+        if architecture.config_name == name:
+            cls = architecture.config_class() if isinstance(config_class, str) else config_class
+            return make_tiny_of(cls, architecture.model_class(), **settings)
+    raise TinyConfigError(
+        f"no config class {name!r} with a model that generates in {probes.release()}: give one such as "
+        "LlamaConfig, or the folder of a model"
+    )
+
+
+def make_tiny_of(cls: type, model_class: Any, **settings: Any) -> Any:
+    """A tiny model of one class in evaluation mode: the first way to read the rules counts whose model generates.
+
+    Where none does, the first model that can be made is given: what it fails on is its own answer.
+
+    Raises:
+        TinyConfigError: no way gives a model. The reason is that of the first one.
+    """
+    made, first = None, None
+    for way in _WAYS:
+        try:
+            model = _model(cls, model_class, way, settings)
+        except TinyConfigError as error:
+            first = first or error
+            continue
+        if _generates(model):
+            return model
+        made = made or model
+    if made is None:
+        assert first is not None
+        raise first
+    return made
+
+
+def _model(cls: type, model_class: Any, way: _Way, settings: dict[str, Any]) -> Any:
+    config = tiny_config(cls, way, **settings)
+    wanted = getattr(model_class, "config_class", None)
+    if wanted not in {None, cls} and hasattr(config, "get_text_config"):
+        # The decoder of a model of several parts, which has a config class of its own.
+        part = config.get_text_config(decoder=True)
+        config = part if isinstance(part, wanted) else config
     torch.manual_seed(0)
     try:
         model = model_class(config)
@@ -65,15 +113,24 @@ def make_tiny(config_class: type | str, **settings: Any) -> Any:
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def tiny_config(cls: type, **settings: Any) -> Any:
+def _generates(model: Any) -> bool:
+    try:
+        with torch.no_grad():
+            prompt = make_prompt(model, 2, 4, padding=1)
+            generation_class().generate(model, **prompt, max_new_tokens=2, do_sample=False)
+    except Exception:  # noqa: BLE001 - a question; who uses the model meets the error itself
+        return False
+    return True
+
+
+def tiny_config(cls: type, way: _Way = _WAYS[0], **settings: Any) -> Any:
     """The tiny configuration of a class.
 
     Raises:
         TinyConfigError: the class refuses its own defaults, or the tiny values.
     """
     try:
-        default = cls()
-        chosen = _values(default) | _rules()["overrides"].get(cls.__name__, {}) | settings
+        chosen = _values(cls(), way) | _rules()["overrides"].get(cls.__name__, {}) | settings
         return cls(**chosen)
     except Exception as error:
         raise TinyConfigError(
@@ -88,32 +145,66 @@ def _rules() -> dict[str, Any]:
     return document
 
 
-def _values(config: Any) -> dict[str, Any]:
+def _settings(config: Any) -> dict[str, Any]:
+    """The settings of a configuration. One that differs from layer to layer cannot be asked for as an attribute."""
+    found = config.to_dict()
+    for name in found:
+        try:
+            found[name] = getattr(config, name, None)
+        except Exception:  # noqa: BLE001, S112 - to_dict has given its value
+            continue
+    return dict(found)
+
+
+def _declared(cls: type) -> set[str]:
+    """The settings that have a value before anything is derived."""
+    parameters = inspect.signature(cls).parameters.values()
+    return {one.name for one in parameters if one.default is not None and one.default is not inspect.Parameter.empty}
+
+
+def _values(config: Any, way: _Way) -> dict[str, Any]:
     """The settings of a configuration that become others, parts of it included."""
-    default: dict[str, Any] = {name: getattr(config, name, None) for name in config.to_dict()}
-    kept = _kept_layers(default)
+    default = _settings(config)
+    kept = _kept_layers(default, way.layers)
+    declared = _declared(type(config))
     chosen: dict[str, Any] = {}
     for name, value in default.items():
         if hasattr(value, "to_dict"):
-            chosen[name] = _part(value)
+            chosen[name] = _part(value, way)
+        elif isinstance(value, dict):
+            chosen |= _mended(name, value)
+        elif way.which == "declared" and name not in declared:
+            continue
         elif _is_per_layer(value, default):
             chosen[name] = [value[layer] for layer in kept]
         else:
-            chosen |= _by_rule(name, value, len(kept))
+            chosen |= _by_rule(name, default, len(kept), nulls=way.which == "all")
     return chosen
 
 
-def _part(config: Any) -> Any:
+def _part(config: Any, way: _Way) -> Any:
     """A configuration inside another: as its own class makes it, else as a dict."""
-    return type(config)(**_values(config)).to_dict()
+    cls = type(config)
+    return cls(**_values(config, way) | _rules()["overrides"].get(cls.__name__, {})).to_dict()
 
 
-def _by_rule(name: str, value: Any, layers: int) -> dict[str, Any]:
+def _mended(name: str, value: dict[str, Any]) -> dict[str, Any]:
+    """Settings in a dict that the class leaves without a value, though its model needs one."""
+    nulls = {key: _rules()["nulls"][key] for key, one in value.items() if one is None and key in _rules()["nulls"]}
+    return {name: value | nulls} if nulls else {}
+
+
+def _by_rule(name: str, default: dict[str, Any], layers: int, *, nulls: bool) -> dict[str, Any]:
+    """The value that the rules give a setting, under its name; empty where it stays what it is."""
+    value = default[name]
     for rule in _rules()["rules"]:
         if re.fullmatch(rule["names"], name) is None:
             continue
         wanted = layers if rule["value"] == "layers" else rule["value"]
-        fits = rule.get("always") or (isinstance(value, int) and isinstance(wanted, int))
+        if "as" in rule and value is not None and default.get(rule["as"]) == value:
+            return dict.fromkeys([name], *_by_rule(rule["as"], default, layers, nulls=nulls).values())
+        number = isinstance(value, int) or (nulls and value is None)
+        fits = rule.get("always") or (number and isinstance(wanted, int))
         return {name: wanted} if fits and not (value is None and wanted is None) else {}
     return {}
 
@@ -129,39 +220,19 @@ def _is_per_layer(value: Any, default: dict[str, Any]) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == _layer_count(default) and len(value) > 1
 
 
-def _kept_layers(default: dict[str, Any]) -> list[int]:
-    """Which layers stay: the first of each kind, in order, and at least two."""
+def _kept_layers(default: dict[str, Any], least: int) -> list[int]:
+    """Which layers stay: the first of each kind, in order, and as many as asked for."""
     count = _layer_count(default)
     lists: list[list[Any]] = [value for value in default.values() if _is_per_layer(value, default)]
     if count is None or not lists:
-        return list(range(_LAYERS))
+        return list(range(least))
     telling = [entry for entry in lists if not _numbers(entry)]
     kinds = [repr([entry[layer] for entry in telling]) for layer in range(count)]
-    first = [layer for layer in range(count) if kinds.index(kinds[layer]) == layer][:_MOST_LAYERS]
+    first = [layer for layer in range(count) if kinds.index(kinds[layer]) == layer][: max(least, _MOST_LAYERS)]
     more = [layer for layer in range(count) if layer not in first]
-    return sorted(first + more[: max(0, _LAYERS - len(first))])
+    return sorted(first + more[: max(0, least - len(first))])
 
 
 def _numbers(entry: list[Any]) -> bool:
     """A number that is another for each layer tells no kinds apart."""
     return len({repr(item) for item in entry}) > _MOST_LAYERS
-
-
-def _config_class(name: str) -> type:
-    found = next((cls for cls in config_classes() if cls.__name__ == name), None)
-    if found is None:
-        raise TinyConfigError(
-            f"no config class {name!r} with a model that generates in {probes.release()}: give one such as "
-            "LlamaConfig, or the folder of a model"
-        )
-    return found
-
-
-def _model_class(cls: type) -> Any:
-    auto = importlib.import_module("transformers.models.auto.modeling_auto")
-    for name in _MAPPINGS:
-        mapping = getattr(auto, name, None)
-        if mapping is not None and cls in mapping.keys():  # noqa: SIM118 - a lazy mapping loads what it is asked for
-            found = mapping[cls]
-            return found[0] if isinstance(found, (list, tuple)) else found
-    raise TinyConfigError(f"{cls.__name__} has no model that generates in {probes.release()}")
