@@ -11,7 +11,7 @@ import pytest
 from kvconform_conformance.examples.architectures import Asked, all_architectures, expect_decodes_on, expect_exports
 from kvconform_conformance.runner import optin
 
-pytestmark = pytest.mark.limit(120)
+pytestmark = pytest.mark.limit(180)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -22,9 +22,13 @@ from kvconform.checks.caches import Recipe, recipes
 from kvconform.checks.errors import ExpectationError, expect, expect_equal
 from kvconform.checks.modules import UpdateCache, stored
 from kvconform.checks.needs import Need, cache_class, has
+from kvconform.export.runtimes import to_onnx
 from kvconform_conformance.examples.caches import by_name, step_inputs
+from kvconform_conformance.examples.generation import Generating
 from kvconform_conformance.examples.models import DECODERS, TinyModel, tokens
+from kvconform_conformance.examples.runtimes import RUN_ELSEWHERE, expect_same_tokens_in
 from kvconform_conformance.runner.needs import needs
+from kvconform_conformance.runner.subjects import Subject
 from kvconform_conformance.test_recipe import Gallery, _gallery_cache
 
 TOLERANCE = 1e-4
@@ -134,6 +138,23 @@ def test_static_cache(registered: object, recipe: Recipe, tmp_path: Path) -> Non
     trees.expect_registered(cache, recipe.where)
     tried = ((2, recipe.length), (2, recipe.length + 2))
     _expect_onnx(UpdateCache.like(cache), _arguments(recipe), None, tried, tmp_path, recipe.where)
+
+
+@pytest.mark.parametrize("generating", RUN_ELSEWHERE, ids=lambda generating: generating.name)
+def test_as_the_model(subject: Subject, generating: Generating, tmp_path: Path) -> None:
+    """Programs of one call, as ONNX files in onnxruntime, generate the 64 tokens of `model.generate()`.
+
+    At two batches, padded, past a window. Inputs and outputs have the names that users of onnxruntime expect.
+    """
+    converted = expect_same_tokens_in(to_onnx, subject, generating, tmp_path)
+    session = _session(tmp_path / "decode-1.onnx", generating.name)
+    given, got = ([one.name for one in values] for values in (session.get_inputs(), session.get_outputs()))
+    expect_equal("the first input", given[0], converted.plan.ids, generating.name)
+    expect_equal("the first output", got[0], "logits", generating.name)
+    caches = [name.removeprefix(f"{converted.plan.cache}.") for name in given if name.startswith(converted.plan.cache)]
+    expect_equal("the cache that goes in", caches, [name.removeprefix("present.") for name in got[1:]], generating.name)
+    expected = [f"{layer}.{what}" for layer in (0, 1) for what in ("key", "value")]
+    expect_equal("keys and values", [name for name in caches if "length" not in name], expected, generating.name)
 
 
 def _arguments(recipe: Recipe) -> Arguments:

@@ -17,7 +17,7 @@ from matrix.paths import DATA
 
 OPTIN_TOML = DATA / "optin.toml"
 SCHEMA = 1
-CATEGORIES = ("onnx", "executorch", "more-models", "patches", "generate", "architectures")
+CATEGORIES = ("onnx", "executorch", "more-models", "patches", "generate", "architectures", "aoti")
 """The opt-in categories: no run asks them unless it names them."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from kvconform.export.cover import module_for, step_name
 from kvconform.export.exporting import export_step, moving
 from kvconform.export.plan import Plan, learn, step_inputs
 from kvconform.export.program import Program, Refusal
-from kvconform.export.prompts import make_prompt, windows
+from kvconform.export.prompts import make_prompt, text_config, windows
 from kvconform.export.tiny import make_tiny_of
 from kvconform.export.watch import Watched, watch
 
@@ -41,22 +42,36 @@ class Generations:
 
     Attributes:
         model: the model.
-        plan: how it is called.
         exported: the generation that programs are exported from.
         unseen: generations of other batches and lengths.
         past: one that begins past every window.
     """
 
     model: Any
-    plan: Plan
     exported: Watched
     unseen: tuple[Watched, ...]
     past: Watched
 
     @property
+    def cache(self) -> str:
+        """What the model calls its cache."""
+        return self.exported.calls[0].cache
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How the model is called.
+
+        Raises:
+            WatchError: an input follows no known rule.
+        """
+        return learn([self.exported, *self.unseen])
+
+    @property
     def has_windows(self) -> bool:
-        """Whether a program of short lengths may refuse longer ones."""
-        return bool(windows(self.model))
+        """Whether a program of short lengths may refuse longer ones: past a window, or a chunk of a state's scan."""
+        config = text_config(self.model)
+        chunks = [getattr(config, name, None) for name in ("chunk_size", "mamba_chunk_size")]
+        return bool(windows(self.model) or any(chunks))
 
 
 @dataclass(frozen=True)
@@ -118,11 +133,12 @@ def _made(architecture: Architecture) -> Generations | str:
                 watch(model, make_prompt(model, batch, length, padding=min(1, length - 1), seed=length), STEPS)
                 for batch, length in (EXPORTED, *UNSEEN, PAST)
             )
-            found = Generations(model, learn([first, *others]), first, tuple(others), past)
+            found = Generations(model, first, tuple(others), past)
+            cache = found.cache
         except KVConformError as error:
             return f"{type(error).__name__}: {error}"
-    if getattr(first.calls[0].outputs, found.plan.cache, None) is None:
-        return f"{architecture.name} returns no cache: its output has no {found.plan.cache}"
+    if getattr(first.calls[0].outputs, cache, None) is None:
+        return f"{architecture.name} returns no cache: its output has no {cache}"
     return found
 
 
@@ -130,16 +146,16 @@ def expect_decodes_on(one: Generations) -> None:
     """Prove that the model decodes to the same logits with a cache that went through a round trip before each step."""
     __tracebackhide__ = True
     for watched in (one.exported, one.past):
-        carried = copy.deepcopy(watched.calls[1].inputs[one.plan.cache])
+        carried = copy.deepcopy(watched.calls[1].inputs[one.cache])
         for at in range(1, len(watched.calls)):
-            call, where = watched.calls[at], step_name(watched, one.plan, at)
+            call, where = watched.calls[at], f"step {at}, batch {watched.batch}"
             restored = trees.round_trip(carried, where)
             with torch.no_grad():
-                output = one.model(**{**copy.deepcopy(call.inputs), one.plan.cache: restored})
+                output = one.model(**{**copy.deepcopy(call.inputs), one.cache: restored})
             apart = float((output.logits - call.outputs.logits).abs().max())
             limit = tolerance_of(call.outputs.logits)
             expect(apart <= limit, f"logits differ by {apart:.3g}, expected at most {limit:g}", where)
-            carried = getattr(output, one.plan.cache)
+            carried = getattr(output, one.cache)
 
 
 def expect_exports(one: Generations, kind: str) -> None:
@@ -165,7 +181,9 @@ def expect_exports(one: Generations, kind: str) -> None:
 
 def _exported(one: Generations, kind: str) -> Program:
     at = _steps(one.exported, kind)[-1]
-    seen = [_inputs(one.plan, watched, step) for watched in (one.exported, *one.unseen) for step in _steps(watched, kind)]
+    seen = [
+        _inputs(one.plan, watched, step) for watched in (one.exported, *one.unseen) for step in _steps(watched, kind)
+    ]
     module = module_for(one.model, one.plan, kind, one.exported.calls[at])
     return export_step(kind, module, _inputs(one.plan, one.exported, at), moving(seen), None)
 
@@ -188,7 +206,7 @@ def _expect_right(one: Generations, program: Program, watched: Watched, at: int,
         return
     try:
         found = program.run(inputs)
-    except (Refusal, TypeError) as error:
+    except Refusal as error:
         expect(may_refuse, f"the program refuses: {error}", where)
         return
     output = watched.calls[at].outputs

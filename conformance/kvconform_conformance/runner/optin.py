@@ -17,6 +17,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "patches": (),
     "generate": (),
     "architectures": (),
+    "aoti": (),
 }
 """The packages of each opt-in category, by the name they are imported and installed under."""
 
@@ -27,6 +28,7 @@ INSTALL = {
     "patches": "",
     "generate": "",
     "architectures": "",
+    "aoti": "",
 }
 """The next command where they are missing."""
 

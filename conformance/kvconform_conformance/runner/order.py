@@ -30,7 +30,10 @@ LONG = (
 """How the ids begin of checks that export or start a process: seconds each, those of the others milliseconds."""
 
 SHARING = frozenset({"dynamic-shape", "archive", "export", "architectures"})
-"""Categories whose checks ask the same programs, those of each example, or the same tiny model. The checks of `recipe` ask one by function."""
+"""Categories whose checks ask the same programs, those of each example, or the same tiny model.
+
+The checks of `recipe` ask one by function.
+"""
 
 
 def key(subject: str, check: str, example: str) -> Key:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Architecture", "architectures"]
+__all__ = ["Architecture", "architectures", "entries"]
 
 _MAPPINGS = (
     "MODEL_FOR_CAUSAL_LM_MAPPING",
@@ -52,14 +52,26 @@ class Architecture:
         return next((cls for cls in classes if cls.__name__ == self.name), classes[0])
 
 
-def architectures(mappings: tuple[str, ...] = _MAPPINGS) -> Iterator[Architecture]:
-    """The architectures of this release, each once; a mapping that it lacks has none."""
+def entries(mappings: tuple[str, ...] = _MAPPINGS) -> Iterator[Architecture]:
+    """Every pair of configuration and model class; a mapping that this release lacks has none."""
     auto = importlib.import_module("transformers.models.auto.modeling_auto")
     known = importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING_NAMES
-    seen: set[str] = set()
     for mapping in mappings:
         for model_type, names in getattr(auto, f"{mapping}_NAMES", {}).items():
             for name in names if isinstance(names, (list, tuple)) else [names]:
-                if name not in seen and model_type in known:
-                    seen.add(name)
+                if model_type in known:
                     yield Architecture(name, model_type, mapping)
+
+
+def architectures(mappings: tuple[str, ...] = _MAPPINGS) -> Iterator[Architecture]:
+    """The architectures of this release, each once, with the configuration that is named as it is, else the first."""
+    found: dict[str, Architecture] = {}
+    for entry in entries(mappings):
+        if entry.name not in found or (_own(entry) and not _own(found[entry.name])):
+            found[entry.name] = entry
+    return iter(found.values())
+
+
+def _own(entry: Architecture) -> bool:
+    """Whether a model class is named after the configuration."""
+    return entry.name.startswith(entry.config_name.removesuffix("Config").removesuffix("Text"))

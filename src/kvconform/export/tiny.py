@@ -10,11 +10,9 @@ ways to read the rules (`_WAYS`), and the first one counts whose model generates
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any
 import torch
 
 from kvconform import probes
-from kvconform.export.architectures import architectures
+from kvconform.export.architectures import entries
 from kvconform.export.errors import TinyConfigError
 from kvconform.export.prompts import make_prompt
 from kvconform.export.watch import generation_class
@@ -61,10 +59,9 @@ def make_tiny(config_class: type | str, **settings: Any) -> Any:
         TinyConfigError: there is no such class, it has no model that generates, or the config or the model refuses.
     """
     name = config_class if isinstance(config_class, str) else config_class.__name__
-    for architecture in architectures():
-        if architecture.config_name == name:
-            cls = architecture.config_class() if isinstance(config_class, str) else config_class
-            return make_tiny_of(cls, architecture.model_class(), **settings)
+    for entry in entries():
+        if entry.config_name == name:
+            return make_tiny_of(entry.config_class(), entry.model_class(), **settings)
     raise TinyConfigError(
         f"no config class {name!r} with a model that generates in {probes.release()}: give one such as "
         "LlamaConfig, or the folder of a model"
@@ -79,19 +76,19 @@ def make_tiny_of(cls: type, model_class: Any, **settings: Any) -> Any:
     Raises:
         TinyConfigError: no way gives a model. The reason is that of the first one.
     """
-    made, first = None, None
+    made: Any = None
+    reasons: list[TinyConfigError] = []
     for way in _WAYS:
         try:
             model = _model(cls, model_class, way, settings)
         except TinyConfigError as error:
-            first = first or error
+            reasons.append(error)
             continue
         if _generates(model):
             return model
         made = made or model
     if made is None:
-        assert first is not None
-        raise first
+        raise reasons[0]
     return made
 
 
@@ -102,6 +99,9 @@ def _model(cls: type, model_class: Any, way: _Way, settings: dict[str, Any]) -> 
         # The decoder of a model of several parts, which has a config class of its own.
         part = config.get_text_config(decoder=True)
         config = part if isinstance(part, wanted) else config
+    if getattr(config, "is_decoder", None) is False and not getattr(config, "is_encoder_decoder", False):
+        # Encoders of the time of BERT keep no cache without.
+        config.is_decoder = True
     torch.manual_seed(0)
     try:
         model = model_class(config)
