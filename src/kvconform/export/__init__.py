@@ -8,6 +8,8 @@ from typing import Any
 _WHERE = {
     "decoder": ("ExportedDecoder", "export_decoder", "load_decoder"),
     "errors": ("BundleError", "ExportError", "NoProgramError", "SavedInputsError", "TinyConfigError", "WatchError"),
+    "architectures": ("architectures",),
+    "runtimes": ("to_aoti", "to_onnx"),
     "saved": ("load_inputs", "save_inputs"),
     "tiny": ("make_tiny",),
 }
