@@ -26,7 +26,7 @@ from kvconform.export.plan import Plan, learn, step_inputs
 from kvconform.export.program import Program, Refusal
 from kvconform.export.prompts import make_prompt, text_config, windows
 from kvconform.export.tiny import make_tiny_of
-from kvconform.export.watch import Watched, watch
+from kvconform.export.watch import Watched, generation_class, watch
 
 __all__ = ["Asked", "all_architectures", "expect_decodes_on", "expect_exports"]
 
@@ -129,6 +129,8 @@ def _made(architecture: Architecture) -> Generations | str:
         warnings.simplefilter("ignore")
         try:
             model = make_tiny_of(architecture.config_class(), architecture.model_class())
+            if not isinstance(model, generation_class()):
+                return f"{architecture.name} does not generate: it is no GenerationMixin on this release"
             first, *others, past = (
                 watch(model, make_prompt(model, batch, length, padding=min(1, length - 1), seed=length), STEPS)
                 for batch, length in (EXPORTED, *UNSEEN, PAST)
