@@ -61,6 +61,11 @@ def possible(case: Case) -> bool:
         replace(PLAIN, **kinds, tensors=case.tensors, dtype=case.dtype),
         replace(PLAIN, **kinds, attributes=case.attributes, owner=case.owner),
     ]
+    if case.step:
+        # A static window of 4.56 takes a piece that ends past it as one prompt only.
+        asked.append(
+            replace(PLAIN, **kinds, length=case.length, window=case.window, room=case.room, step=case.step, layers=3)
+        )
     return all(_tried(one) for one in asked)
 
 
