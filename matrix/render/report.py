@@ -90,7 +90,7 @@ def publish(  # noqa: PLR0913 - what is written, and where
         UserError: the README lacks its markers, and nothing is written then; or something could not be written.
     """
     # The README is read first: with its markers gone nothing is written at all.
-    renewed = refreshed(readme.read_text(encoding="utf-8"), found, out_dir.name) if readme else ""
+    renewed = refreshed(_read(readme), found, out_dir.name) if readme else ""
     committed = _committed(found)
     for folder in {out_dir: None, site_dir: None} if site_dir else {out_dir: None}:
         for name, text in committed.items():
@@ -139,6 +139,13 @@ def refreshed(readme: str, found: Results, folder: str = "reports") -> str:
     before, rest = readme.split(OPEN)
     after = rest.split(CLOSE)[1]
     return f"{before}{OPEN}\n{_block(found, folder)}\n{CLOSE}{after}"
+
+
+def _read(readme: Path) -> str:
+    try:
+        return readme.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{readme} cannot be read: {error}", f"ls -l {readme}") from None
 
 
 def _block(found: Results, folder: str) -> str:

@@ -18,6 +18,7 @@ from matrix.render.site import data, words
 from matrix.render.site.facts import AXES, Facts, Pair, facts
 from matrix.render.site.families import families
 from matrix.render.site.feed import feed
+from matrix.render.site.messages import messages
 from matrix.render.site.pages import pages
 from matrix.render.site.phrases import badge_label, change_text
 from matrix.render.site.schemas import SCHEMAS
@@ -27,6 +28,8 @@ from matrix.render.templating import TEMPLATES
 MANIFEST = "data/files.txt"
 """The files of the site, for the next one that is written here: nothing else in the folder is touched."""
 PARQUET = "data/records.parquet"
+MESSAGES = "data/messages.json"
+"""What the look-up of an error fetches when no known failure says it."""
 LIBRARY = Path("src") / "kvconform" / "data" / "known.json"
 """Where the summary travels with the library."""
 
@@ -83,6 +86,7 @@ def _files(site: Site, axes: Axes, *, parquet: bool) -> Iterator[tuple[str, str]
     for name, schema in SCHEMAS.items():
         yield f"data/schemas/{name}.json", data.dump(schema)
     yield "data/known.json", known_json(found)
+    yield MESSAGES, data.dump(messages(found))
     for goal, pins in found.pins.items():
         if pins:
             yield f"pins/{goal}/constraints.txt", _constraints(pins)

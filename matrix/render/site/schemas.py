@@ -105,6 +105,20 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         subjects=_map(_list(_object(torch=_TEXT, transformers=_TEXT, passed=_COUNT, asked=_COUNT))),
     ),
     "failure": _document("A known failure", pairs=_list(_PAIR), **_FAILURE),
+    "messages": _document(
+        "What failing checks said",
+        messages=_list(
+            _object(
+                text=_TEXT,
+                subject=_TEXT,
+                check=_TEXT,
+                torch=_TEXT,
+                transformers=_TEXT,
+                cells={"type": "integer", "minimum": 1},
+                failure=_MAYBE,
+            )
+        ),
+    ),
     "known": _document(
         "The summary that travels with the library",
         measured=_PAIR,

@@ -33,6 +33,11 @@ class Site:
         return sum(1 for each in self.facts.cells.values() if each[0].answers)
 
     @property
+    def has_gpu(self) -> bool:
+        """Whether a cell with a GPU was measured and answered."""
+        return any(each.cell.device != "cpu" and each.answers for lane in self.facts.cells.values() for each in lane)
+
+    @property
     def headline(self) -> str:
         """How many of them work, for each subject."""
         parts = []

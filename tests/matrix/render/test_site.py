@@ -169,6 +169,8 @@ def test_every_document_fits_its_schema(site: Path) -> None:
         seen.add(kind)
     assert seen == set(kinds.values())
     jsonschema.validate(json.loads((site / "data" / "known.json").read_text(encoding="utf-8")), SCHEMAS["known"])
+    said = json.loads((site / "data" / "messages.json").read_text(encoding="utf-8"))
+    jsonschema.validate(said, SCHEMAS["messages"])
     for schema in SCHEMAS.values():
         jsonschema.Draft202012Validator.check_schema(schema)
 
@@ -245,3 +247,33 @@ def test_pages_of_failures_become_html() -> None:
 def test_every_posted_error_has_a_thread() -> None:
     posted = tomllib.loads((Path(__file__).parents[2] / "posted_errors.toml").read_text(encoding="utf-8"))["posted"]
     assert all(re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", row["thread"]) for row in posted)
+
+
+def test_every_message_of_a_failing_check_is_there_once(site: Path) -> None:
+    """Recounted from the runs themselves: which texts, in how many cells, and the newest pair."""
+    said = json.loads((site / "data" / "messages.json").read_text(encoding="utf-8"))["messages"]
+    seen: dict[str, set[str]] = {}
+    for one in site_runs():
+        for each in one.records:
+            if each.status not in ("pass", "na", "skip") and "onerror" not in each.message:
+                seen.setdefault(each.message.replace("0x7f", "0x"), set()).add(one.cell)
+    plain = {one["text"]: one for one in said if "onerror" not in one["text"]}
+    missing = {text for text in plain if "never planned here" in text}
+    assert set(plain) - missing == set(seen)
+    assert {text: one["cells"] for text, one in plain.items() if text in seen} == {
+        text: len(cells) for text, cells in seen.items()
+    }
+    alone = plain["StaticCache is not registered as a pytree node"]
+    assert (alone["torch"], alone["transformers"], alone["subject"]) == ("2.15", "5.23", "native")
+    masks = next(one for one in said if "active mode" in one["text"])
+    assert masks["failure"] == "vmap-masks"
+    (odd,) = [one for one in said if "onerror" in one["text"]]
+    assert odd["text"].isprintable()
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_that_no_gpu_was_measured_is_said_once(tmp_path: Path, gpu: bool) -> None:
+    runs = [one for one in site_runs() if gpu or not one.cell.endswith("-cuda")]
+    build.write(results(runs, Baseline(ROWS)), tmp_path, axes=small_axes())
+    index = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert index.count("nobody has measured a cell with a GPU") == (0 if gpu else 1)

@@ -60,6 +60,27 @@
     box.append(link);
     return box;
   };
+  // What failing checks said, fetched when no known failure says it. Their own words stand before "raised", and the place
+  // that raised it at the end: neither is in what people paste.
+  const LEAST = 20, MOST = 160;
+  const core = (text) => normalise(text.split(" raised ").pop().replace(/\s*\(at [^()]*\)$/, "")).slice(0, MOST);
+  let recorded = null;
+  const fetched = () => {
+    recorded = recorded || fetch(`${root}data/messages.json`).then((answer) => answer.json()).then((found) => found.messages.map((one) => [core(one.text), one]))
+      .catch(() => { recorded = null; return null; });
+    return recorded;
+  };
+  const alike = (message, all) => {
+    const text = normalise(message.slice(-1000000));
+    return all.filter(([part]) => part.length >= LEAST && (text.includes(part) || (text.length >= LEAST && part.includes(text))))
+      .sort((one, other) => other[0].length - one[0].length).slice(0, 3).map((found) => found[1]);
+  };
+  const seen = (one) => {
+    const box = make("p"), link = make("a", `torch ${one.torch} with transformers ${one.transformers}`);
+    link.href = `${root}pair/${one.torch}/${one.transformers}/index.html`;
+    box.append(make("code", one.text.slice(0, 300)), ` was said to ${one.subject} by ${one.check} in ${one.cells} cell${one.cells > 1 ? "s" : ""}, the newest `, link, ".");
+    return box;
+  };
   const form = document.getElementById("explain");
   if (form) {
     const failures = data("failures"), output = form.querySelector("output"), area = form.querySelector("textarea");
@@ -68,7 +89,17 @@
       const { failure, perhaps } = explain(area.value, failures);
       if (failure) output.replaceChildren(make("p", "Known.", "tag known"), tell(failure));
       else if (perhaps.length) output.replaceChildren(make("p", "Not known for sure. It may be:", "tag open"), ...perhaps.map(([one, when]) => tell(one, when)));
-      else output.replaceChildren(make("p", `Unknown: none of the ${failures.length} known failures says this.`, "tag open"));
+      else {
+        const asked = area.value, none = `Unknown: none of the ${failures.length} known failures says this`;
+        output.replaceChildren(make("p", `${none}.`, "tag open"));
+        // A page that was opened from a file may fetch nothing.
+        if (served) fetched().then((all) => {
+          if (!all || area.value !== asked) return;
+          const found = alike(asked, all);
+          if (found.length) output.replaceChildren(make("p", "Measured, and no page explains it:", "tag open"), ...found.map(seen));
+          else output.replaceChildren(make("p", `${none}, and no failing check of the ${all.length} recorded messages.`, "tag open"));
+        });
+      }
     };
     form.addEventListener("submit", (event) => { event.preventDefault(); run(); });
     area.addEventListener("input", run);
@@ -101,6 +132,8 @@
     pick.addEventListener("submit", (event) => event.preventDefault());
     addEventListener("popstate", read);
     read();
+    // benchmarks/page.py reads when the first answer stood there.
+    performance.mark("answered");
   }
 
   // --- Arrow keys move in a grid.
