@@ -15,7 +15,9 @@ from matrix.errors import UserError
 from matrix.paths import Paths
 
 DEFAULT_SUBJECTS = ("kvconform", "native")
-"""Asked of every cell, whatever else a suite asks by default."""
+"""Asked of every cell, whatever else a suite asks by default; a record without them is not published."""
+EVERY_SUBJECT = (*DEFAULT_SUBJECTS, "kvconform with patches")
+"""What the present suite asks by default on every release."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class CellOptions:
     device: str = "auto"
     torch_backend: str | None = None
     fresh: bool = False
+    rerun: bool = False
     timeout: float | None = None
     jobs: int | None = None
     python: str = DEFAULT_PYTHON
@@ -43,6 +46,10 @@ class CellOptions:
         if self.subjects:
             return tuple(subjects) == self.subjects
         return set(DEFAULT_SUBJECTS) <= set(subjects)
+
+    def lacks(self, subjects: Sequence[str]) -> list[str]:
+        """The subjects that are asked for and that a record of these subjects does not have."""
+        return [name for name in self.subjects or EVERY_SUBJECT if name not in subjects]
 
     def folder(self, paths: Paths) -> Path:
         """Where the answer goes: one to less than everything never stands in for the cell's record."""
@@ -64,7 +71,8 @@ class CellOptions:
         }
         for flag, value in pairs.items():
             argv += [] if value is None else [f"{flag}={value}" if flag.startswith("--") else f"{flag}{value}"]
-        return [*argv, "--fresh"] if self.fresh else argv
+        flags = {"--fresh": self.fresh, "--rerun": self.rerun}
+        return [*argv, *(flag for flag, given in flags.items() if given)]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -95,7 +103,8 @@ def add_cell_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--torch-backend", metavar="NAME", help="uv's --torch-backend: cpu, cu128, auto, ... (default: PyPI's wheels)"
     )
-    parser.add_argument("--fresh", action="store_true", help="resolve again and rebuild the environment")
+    parser.add_argument("--fresh", action="store_true", help="resolve again, rebuild the environment, ask every check")
+    parser.add_argument("--rerun", action="store_true", help="ask every check, also those whose answer still holds")
     parser.add_argument("--timeout", type=_positive, metavar="SECONDS", help="limit of one check")
     parser.add_argument(
         "--python", default=DEFAULT_PYTHON, metavar="X.Y", help=f"the cell's interpreter ({DEFAULT_PYTHON})"
@@ -134,6 +143,7 @@ def from_namespace(found: argparse.Namespace) -> CellOptions:
         device=found.device,
         torch_backend=found.torch_backend,
         fresh=found.fresh,
+        rerun=found.rerun,
         timeout=found.timeout,
         jobs=getattr(found, "jobs", None),
         python=found.python,

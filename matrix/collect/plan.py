@@ -55,7 +55,18 @@ class Planned:
 
     def to_json(self) -> dict[str, Any]:
         """The row as `--format json` prints it."""
-        return {**self.cell.to_json(), "state": self.state, "why": self.why}
+        return {
+            **self.cell.to_json(),
+            "state": self.state,
+            "why": self.why,
+            "current": self.answer.current if self.answer else 0,
+            "answers": self.answer.total if self.answer else 0,
+        }
+
+    @property
+    def current(self) -> str:
+        """How many of its answers are current, as `1340 of 2680`; empty where there is none."""
+        return f"{self.answer.current} of {self.answer.total}" if self.answer and self.answer.total else ""
 
 
 def build(cells: Sequence[Cell], axes: Axes, answers: Answers) -> list[Planned]:
@@ -76,10 +87,17 @@ def show(plan: Sequence[Planned], form: str) -> str:
 
 def _table(plan: Sequence[Planned]) -> str:
     width = max(len(row.cell.id) for row in plan)
-    lines = [f"{row.cell.id:{width}}  {row.state:9}  {row.why}".rstrip() for row in plan]
+    wide = max(len(row.current) for row in plan)
+    lines = [
+        "  ".join([f"{row.cell.id:{width}}", f"{row.state:9}", *([row.current.rjust(wide)] if wide else []), row.why])
+        for row in plan
+    ]
     counts = Counter(row.state for row in plan)
     by_state = ", ".join(f"{counts[state]} {word}" for state, word in _WORDS.items() if counts[state])
-    return "\n".join([*lines, "", f"{len(plan)} cells: {by_state}"])
+    answers = [row.answer for row in plan if row.answer]
+    current, total = sum(each.current for each in answers), sum(each.total for each in answers)
+    told = [f"{current} of {total} answers are current"] if total else []
+    return "\n".join([*(line.rstrip() for line in lines), "", f"{len(plan)} cells: {by_state}", *told])
 
 
 def _github(plan: Sequence[Planned]) -> str:

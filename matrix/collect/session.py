@@ -15,14 +15,18 @@ from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell
 from matrix.cells.options import CellOptions
 from matrix.collect import steps, venv
-from matrix.collect.digest import suite_digest
+from matrix.collect.digest import suite
 from matrix.collect.outcome import Outcome
 from matrix.errors import ExitCode, MakingError, UnresolvedError, UserError
 from matrix.paths import Paths
-from matrix.records import files
+from matrix.records import files, parquet
+from matrix.records.lines import dump
+from matrix.records.writing import put
 
 GRACE = 20.0
 """Seconds the suite has to end its record after Ctrl-C."""
+LEFT = "left"
+"""The end of the name of what a killed run had written."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ def check_command(run: Run, python: Path, part: Path) -> list[str]:
     """The one line that runs the suite in a cell."""
     cell, options = run.cell, run.options
     command = [str(python), "-m", "kvconform", "check", "--record", str(part), "--cell", cell.id]
-    command += ["--digest", suite_digest(run.paths.root), "--device", cell.device]
+    command += ["--digest", suite(run.paths.root).digest, "--device", cell.device]
+    command += ["--end-with-stdin", *(f"--carry={path}" for path in earlier(run))]
     if not cell.moving:
         command += [f"--expect=torch={cell.torch}", f"--expect=transformers={cell.transformers}"]
     command += [f"--subject={name}" for name in options.subjects]
@@ -106,6 +111,23 @@ def check_command(run: Run, python: Path, part: Path) -> list[str]:
     for flag, value in limits.items():
         command += [] if value is None else [flag, str(value)]
     return command
+
+
+def earlier(run: Run) -> list[Path]:
+    """The records whose answers the suite may take over, the newest first; none where everything is to be asked.
+
+    What a killed run had written is one, and so is the published answer, as a file of lines.
+    """
+    if run.options.fresh or run.options.rerun:
+        return []
+    beside = [run.record.with_suffix(f".jsonl.{name}") for name in (LEFT, "interrupted")]
+    found = [path for path in (*beside, run.record) if path.is_file()]
+    if not (run.options.partial or run.options.records) and run.paths.published.exists():
+        published = run.record.with_suffix(".jsonl.published")
+        runs = parquet.read(run.paths.published, [run.cell.id])
+        put(published, "".join(dump(each) for each in runs[-1:]))
+        found.append(published)
+    return found
 
 
 def settle(part: Path, final: Path) -> Path | None:
@@ -127,6 +149,9 @@ def settle(part: Path, final: Path) -> Path | None:
     if not _is_complete(part) and _is_complete(final):
         final = final.with_suffix(".jsonl.interrupted")
     part.replace(final)
+    if _has_answers(final):
+        # It began with what the killed run had.
+        part.with_suffix(f".{LEFT}").unlink(missing_ok=True)
     return final
 
 
@@ -182,7 +207,8 @@ def execute(line: Sequence[str], *, cwd: Path, env: dict[str, str]) -> int:
     previous = _on_sigterm(signal.default_int_handler)
     # The suite's own summary goes to stdout and is not shown: a summary beside the baseline follows. Its progress and
     # its errors go to stderr.
-    process = subprocess.Popen(list(line), cwd=cwd, env=env, stdout=subprocess.DEVNULL)
+    # It watches its standard input, which is closed when this process is gone, also when it is killed.
+    process = subprocess.Popen(list(line), cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
         return process.wait()
     except KeyboardInterrupt:
@@ -190,6 +216,8 @@ def execute(line: Sequence[str], *, cwd: Path, env: dict[str, str]) -> int:
         raise
     finally:
         _on_sigterm(previous)
+        if process.stdin:
+            process.stdin.close()
 
 
 def suite_variables(options: CellOptions) -> dict[str, str]:
@@ -227,8 +255,15 @@ def _on_sigterm(handler: object) -> object:
 
 
 def _prepare(part: Path) -> None:
+    """Keep what a killed run had written, unless it had no answer yet: then an earlier one may have had more."""
     part.parent.mkdir(parents=True, exist_ok=True)
+    if _has_answers(part):
+        part.replace(part.with_suffix(f".{LEFT}"))
     part.unlink(missing_ok=True)
+
+
+def _has_answers(path: Path) -> bool:
+    return path.is_file() and b'"kind": "check"' in path.read_bytes()
 
 
 def _is_complete(path: Path) -> bool:

@@ -13,7 +13,7 @@ from matrix.cells.cell import DEVICES, Cell
 from matrix.cells.options import CellOptions
 from matrix.cells.ranges import expand
 from matrix.collect.answers import Answer, Answers
-from matrix.collect.digest import suite_digest
+from matrix.collect.digest import suite
 from matrix.collect.fanout import session_command
 from matrix.errors import ExitCode, UserError
 from matrix.judge.bisect import bisect, of_run
@@ -43,8 +43,8 @@ def run(found: argparse.Namespace) -> int:
     options = CellOptions(device=found.device, python=axes.python)
     # A cell without a record is asked one category only; that answer stays apart from those to everything.
     narrow = replace(options, categories=(category,), subjects=(found.subject,))
-    digest = suite_digest(paths.root)
-    known = [Answers(paths, request, digest) for request in (options, narrow)]
+    present = suite(paths.root)
+    known = [Answers(paths, request, present) for request in (options, narrow)]
 
     def ask(cell: Cell) -> Record | None:
         answer = _holding(known, cell)

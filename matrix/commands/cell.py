@@ -77,7 +77,9 @@ def _conclude(collected: Collected, outcome: Outcome, baseline: Baseline) -> int
         message = f"the suite ended with code {code} and left no record"
         raise UserError(message, collected.again, ExitCode.REGRESSION)
     started = time.monotonic()
-    verdict = judged(files.read(record), baseline)
+    found = files.read(record)
+    _tell_taken_over(found)
+    verdict = judged(found, baseline)
     outcome.seconds["judge"] = time.monotonic() - started
     outcome.counts = verdict.counts
     print(verdict.text, flush=True)
@@ -85,6 +87,13 @@ def _conclude(collected: Collected, outcome: Outcome, baseline: Baseline) -> int
         why = "the disk is full" if is_full(record.parent) else f"the suite ended with code {code}"
         raise UserError(f"the record of {outcome.cell} is incomplete: {why}", collected.again, ExitCode.REGRESSION)
     return verdict.exit_code
+
+
+def _tell_taken_over(run: CellRun) -> None:
+    taken = sum(bool(record.asked) for record in run.records)
+    if taken:
+        asked = len(run.records) - taken
+        print(f"{asked} checks were asked, {taken} answers of earlier runs still hold (--rerun asks all)", flush=True)
 
 
 def _counts(verdicts: list[Verdict]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from matrix.cells import axes as axes_module
 from matrix.cells.options import CellOptions
 from matrix.cells.selection import add_selection_options, select
 from matrix.collect.answers import Answers
-from matrix.collect.digest import suite_digest
+from matrix.collect.digest import suite
 from matrix.collect.venv import python_of
 from matrix.errors import EmptySelectionError, ExitCode
 from matrix.paths import Paths
@@ -34,7 +34,7 @@ def run(found: argparse.Namespace) -> int:
             command = [str(python), "-m", "kvconform", "check", "--list"]
             command += [f"--category={name}" for name in found.category]
             return subprocess.run(command, check=False, cwd=paths.root).returncode
-    answers = Answers(paths, CellOptions(), suite_digest(paths.root))
+    answers = Answers(paths, CellOptions(), suite(paths.root))
     for cell in reversed(cells):
         answer = answers.of(cell)
         if answer and (records := answer.run().records):

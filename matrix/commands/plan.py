@@ -9,7 +9,7 @@ from matrix.cells.cell import DEVICES
 from matrix.cells.options import CellOptions
 from matrix.cells.selection import add_selection_options, select
 from matrix.collect.answers import Answers
-from matrix.collect.digest import suite_digest
+from matrix.collect.digest import suite
 from matrix.collect.plan import build, show
 from matrix.errors import ExitCode
 from matrix.paths import Paths
@@ -29,6 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(found: argparse.Namespace) -> int:
     """Print the plan."""
     axes, paths = axes_module.load(), Paths.here()
-    answers = Answers(paths, CellOptions(), suite_digest(paths.root))
+    answers = Answers(paths, CellOptions(), suite(paths.root))
     print(show(build(select(found, axes), axes, answers), found.format))
     return ExitCode.OK

@@ -15,7 +15,7 @@ from matrix.cells.options import CellOptions, add_cell_options, device_here, fro
 from matrix.cells.selection import add_selection_options, select
 from matrix.collect import fanout, locks, progress
 from matrix.collect.answers import Answer, Answers
-from matrix.collect.digest import suite_digest
+from matrix.collect.digest import suite
 from matrix.collect.disk import Keeper, parse_budget
 from matrix.collect.nox_support import worst
 from matrix.collect.outcome import Outcome
@@ -35,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cell_options(parser)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at once (1)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes in a cell (the cores divided by the jobs)")
-    parser.add_argument("--rerun", action="store_true", help="run also what is answered")
     parser.add_argument("--disk-budget", default="25", metavar="GB", help="for environments and uv's cache (25)")
 
 
@@ -59,8 +58,8 @@ def run_cells(found: argparse.Namespace, axes: Axes, paths: Paths, *, command: f
     options = _options(found)
     found.device = device_here(options.device)
     cells = select(found, axes, tier="smoke")
-    planned = build(cells, axes, Answers(paths, options, suite_digest(paths.root)))
-    again = found.rerun or options.fresh
+    planned = build(cells, axes, Answers(paths, options, suite(paths.root)))
+    again = options.rerun or options.fresh
     todo = [row.cell for row in planned if row.state == "run" or (again and not row.why_not)]
     skipped = [row.answer for row in planned if row.answer and row.cell not in todo and not row.why_not]
     impossible = [row for row in planned if row.why_not]

@@ -2,7 +2,7 @@
 
 A record is a file of JSON lines, each flushed when written, so that a run that dies leaves whole lines:
 
-    {"kind": "cell", "schema": 1, "cell": "torch2.5-tf4.53-py3.11-cpu", "torch": "2.5.1+cu124", ...}   the environment
+    {"kind": "cell", "schema": 2, "cell": "torch2.5-tf4.53-py3.11-cpu", "torch": "2.5.1+cu124", ...}   the environment
     {"kind": "planned", "checks": [["kvconform", "archive/load"], ...]}                                after collection
     {"kind": "started", "subject": "kvconform", "id": "archive/load"}                                  before a check
     {"kind": "check", "subject": "kvconform", "id": "archive/load", "status": "pass", ...}             after it
@@ -18,7 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
+"""Schema 1 has no digest a check: its answers tell of a suite, not of what they are about."""
 
 Status = Literal["pass", "fail", "error", "crash", "timeout", "skip", "na", "missing"]
 """What happened to a check. `missing` is never written: the reader infers it for a planned check that has no line."""
@@ -111,7 +113,7 @@ class Environment:
     def from_json(cls, line: Mapping[str, Any]) -> Environment:
         """The inverse of `to_json`; raises MalformedError."""
         schema = take(line, "schema", int)
-        if schema != SCHEMA:
+        if schema not in READABLE:
             raise MalformedError(f"schema {schema} is not the schema {SCHEMA} that this kvconform reads")
         packages = take(line, "packages", dict, type(None)) or {}
         selection = take(line, "selection", dict, type(None)) or Selection().to_json()
@@ -129,7 +131,12 @@ TEXTS = ("torch", "transformers", "python", "platform", "device", "gpu", "commit
 
 @dataclass(frozen=True)
 class Record:
-    """One check put to one subject, and its answer."""
+    """One check put to one subject, and its answer.
+
+    Attributes:
+        sources: the digest of the sources that the answer is about; empty where it does not tell.
+        asked: when it was asked, where a later run took it over; empty where it was asked in its run.
+    """
 
     subject: str
     id: str
@@ -138,6 +145,8 @@ class Record:
     seconds: float = 0.0
     message: str = ""
     reproduce: str = ""
+    sources: str = ""
+    asked: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The check line."""
@@ -157,6 +166,7 @@ class Record:
             seconds=_seconds(take(line, "seconds", int, float)),
             message=take(line, "message", str),
             reproduce=take(line, "reproduce", str),
+            **{name: take(line, name, str) for name in ("sources", "asked") if name in line},
         )
 
 

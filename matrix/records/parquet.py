@@ -65,6 +65,23 @@ def read_headers(path: Path) -> list[CellRun]:
     return list(_runs(path, [NUMBER, *RUN_COLUMNS], None))
 
 
+def read_counts(path: Path) -> list[tuple[CellRun, dict[tuple[str, str, str], int]]]:
+    """The runs of a file without their checks, each with how many answers are about a subject, category and digest.
+
+    Raises:
+        UserError: as `read`.
+    """
+    runs, checks = read_columns(path)
+    found: list[dict[tuple[str, str, str], int]] = [{} for _ in runs]
+    if "sources" not in checks.column_names:
+        # A file of an earlier release, whose answers do not tell what they are about.
+        checks = checks.append_column("sources", [[""] * checks.num_rows])
+    keys = [NUMBER, "subject", "category", "sources"]
+    for row in checks.group_by(keys).aggregate([([], "count_all")]).to_pylist():
+        found[row[NUMBER]][row["subject"], row["category"], row["sources"]] = row["count_all"]
+    return list(zip(runs, found, strict=True))
+
+
 def read_columns(path: Path) -> tuple[list[CellRun], pa.Table]:
     """The runs of a file without their checks, and the checks of all of them as columns: for millions of them.
 

@@ -12,7 +12,7 @@ from unittest import mock
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from helpers import at, fake_session  # noqa: E402
+from helpers import SUITE, at, fake_session  # noqa: E402
 
 from matrix import __main__ as command_line  # noqa: E402
 from matrix.cells import axes  # noqa: E402
@@ -25,7 +25,7 @@ def main(home: str, mode: str, *options: str) -> int:
     os.environ["UV_CACHE_DIR"] = str(paths.home / "uv")
 
     def fake(found: object) -> int:
-        with mock.patch("matrix.commands.run.suite_digest", return_value="DIGEST"):
+        with mock.patch("matrix.commands.run.suite", return_value=SUITE):
             return run.run_cells(found, axes.load(), paths, command=fake_session(paths.home, mode))
 
     with mock.patch.object(run, "run", fake):

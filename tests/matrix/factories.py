@@ -46,10 +46,14 @@ def environment(
 
 
 def record(
-    name: str = "export/dynamic[strict]", status: Status = "pass", subject: str = "kvconform", message: str = ""
+    name: str = "export/dynamic[strict]",
+    status: Status = "pass",
+    subject: str = "kvconform",
+    message: str = "",
+    sources: str = "",
 ) -> Record:
     reproduce = f"python -m kvconform check --subject {subject} -k '{name}'"
-    return Record(subject, name, name.partition("/")[0], status, 0.25, message, reproduce)
+    return Record(subject, name, name.partition("/")[0], status, 0.25, message, reproduce, sources)
 
 
 def run(*records: Record, complete: bool = True, unresolved: str | None = None, **about: object) -> CellRun:

@@ -26,7 +26,8 @@ def main(record: str, cell: str, mode: str) -> int:
 
 
 def stream(file: TextIO, cell: str, mode: str) -> int:
-    write(file, header(cell, "other" if mode == "old" else "DIGEST"))
+    digest = "other" if mode == "old" else "DIGEST"
+    write(file, header(cell, digest))
     write(file, {"kind": "planned", "checks": [["kvconform", name] for name in CHECKS]})
     counts: dict[str, int] = {}
     try:
@@ -38,7 +39,7 @@ def stream(file: TextIO, cell: str, mode: str) -> int:
                 return 134
             status = "fail" if mode == "regress" and name == CHECKS[2] else "pass"
             counts[status] = counts.get(status, 0) + 1
-            write(file, check(name, status, "x" * (2_000_000 if mode == "huge" else 0)))
+            write(file, {**check(name, status, "x" * (2_000_000 if mode == "huge" else 0)), "sources": digest})
     except KeyboardInterrupt:
         write(file, end("interrupted", counts))
         return 130
@@ -50,7 +51,7 @@ def header(cell: str, digest: str) -> dict[str, Any]:
     torch, transformers, python, device = cell.removeprefix("torch").replace("tf", "").replace("py", "").split("-")
     return {
         "kind": "cell",
-        "schema": 1,
+        "schema": 2,
         "cell": cell,
         "torch": f"{torch}.1",
         "transformers": f"{transformers}.3",
@@ -61,7 +62,7 @@ def header(cell: str, digest: str) -> dict[str, Any]:
         "packages": {},
         "commit": None,
         "digest": digest,
-        "subjects": ["kvconform", "native"],
+        "subjects": ["kvconform", "native", "kvconform with patches"],
         "selection": {"keyword": None, "categories": []},
         "started": "2026-11-21T23:59:00Z",
     }

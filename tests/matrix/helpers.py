@@ -8,10 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from matrix.cells.cell import Cell
+from matrix.cells.options import EVERY_SUBJECT
+from matrix.collect.digest import Suite
 from matrix.paths import Paths
 
 HERE = Path(__file__).parent
 CELL = Cell("2.5", "4.53")
+SUITE = Suite("DIGEST", {name: {"round-trip": "DIGEST", "export": "DIGEST"} for name in EVERY_SUBJECT})
+"""The sources that the fake check says that it is about."""
 FAKE_CHECK = HERE / "fake_check.py"
 FAKE_SESSION = HERE / "fake_session.py"
 

@@ -34,6 +34,8 @@ RECORDS = st.builds(
     seconds=st.floats(0, 1e6),
     message=TEXT,
     reproduce=TEXT,
+    sources=TEXT,
+    asked=TEXT,
 )
 ANSWERS = st.lists(RECORDS, unique_by=lambda record: (record.subject, record.id), max_size=4).map(tuple)
 RUNS = st.builds(

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from kvconform_conformance.runner import optin
+from kvconform_conformance.runner import carry, optin, reach
 from kvconform_conformance.runner.environment import Environment, EnvironmentMismatchError
 from kvconform_conformance.runner.recorder import FAILED, Recorder, now
 
@@ -45,12 +47,21 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--record", type=Path, metavar="FILE", help="stream the record to this file (JSON lines)")
     made.add_argument("--cell", metavar="ID", help="the id in the record's header (default: from the versions here)")
     made.add_argument("--digest", metavar="HEX", help="the suite's digest, for the record's header")
+    made.add_argument(
+        "--carry",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an earlier record: its answers that still hold are taken over; may repeat, the best first",
+    )
     made.add_argument("--expect", action="append", default=[], metavar="PACKAGE=VERSION", help="refuse another version")
     made.add_argument("--list", action="store_true", help="list ids, categories and explanations, and run nothing")
     made.add_argument("--shuffle", type=int, metavar="SEED", help="run in a random order, the same for the same seed")
     made.add_argument("--repeat", type=int, metavar="N", help="run N times, shuffled after the first, and compare")
     made.add_argument("--durations", type=int, default=0, metavar="N", help="print the N slowest checks")
     made.add_argument("--quiet", action="store_true", help="print no summary")
+    made.add_argument("--end-with-stdin", action="store_true", help="end when the standard input is closed")
     # The suite's own tests put planted checks in a folder of theirs.
     made.add_argument("--suite", type=Path, default=SUITE, help=argparse.SUPPRESS)
     return made
@@ -87,6 +98,10 @@ def _main(options: argparse.Namespace) -> int:
 
         return print_checks(options.suite, options.category or [], options.keyword)
     _validate(options)
+    if options.end_with_stdin:
+        from kvconform_conformance.runner.lifeline import end_with_stdin
+
+        end_with_stdin()
     _expect_packages(options)
     environment = Environment.here(options.device)
     environment.verify(options.expect)
@@ -124,6 +139,9 @@ def _subjects(names: list[str] | None) -> list[str]:
 def _validate(options: argparse.Namespace) -> None:
     if options.jobs < 1:
         raise UsageError(f"--jobs {options.jobs}: give 1 or more")
+    missing = [str(path) for path in options.carry if not path.is_file()]
+    if missing:
+        raise UsageError(f"--carry {missing[0]}: no such file")
     if options.timeout <= 0:
         raise UsageError(f"--timeout {options.timeout}: give seconds above 0")
     for expectation in options.expect:
@@ -147,8 +165,10 @@ def _run(options: argparse.Namespace, subjects: list[str], environment: Environm
     from kvconform_conformance.runner.controller import Controller
     from kvconform_conformance.runner.warm import warm_workers
 
+    header, asked = _asked(options, subjects, environment)
     recorder = Recorder.open(options.record, environment.device)
-    recorder.write("cell", {**environment.to_json(options.cell, options.digest), **_header(options, subjects)})
+    recorder.asked = asked
+    recorder.write("cell", header)
     _calm_environment()
     with (
         tempfile.TemporaryDirectory(prefix="kvconform-") as faults,
@@ -156,6 +176,9 @@ def _run(options: argparse.Namespace, subjects: list[str], environment: Environm
     ):
         controller = Controller(recorder, Path(faults))
         arguments = _arguments(options, subjects, environment.device, faults, python)
+        left_out = Path(faults) / "left-out.json"
+        left_out.write_text(json.dumps(list(asked.lines)), encoding="utf-8")
+        arguments.append(f"--kvconform-leave-out={left_out}")
         try:
             code = pytest.main(arguments, plugins=[controller, summary.Progress(recorder)])
         except KeyboardInterrupt:
@@ -182,6 +205,16 @@ def _run(options: argparse.Namespace, subjects: list[str], environment: Environm
 def _header(options: argparse.Namespace, subjects: list[str]) -> dict[str, object]:
     selection = {"keyword": options.keyword, "categories": options.category or []}
     return {"subjects": subjects, "selection": selection, "started": now()}
+
+
+def _asked(
+    options: argparse.Namespace, subjects: list[str], environment: Environment
+) -> tuple[dict[str, Any], carry.Asked]:
+    """The header line, and the answers that hold; a run that leaves no record has no use for digests."""
+    digests = reach.digests(options.suite) if options.record else {}
+    suite = options.digest or (reach.suite_digest(digests) if digests else None)
+    header = {**environment.to_json(options.cell, suite), **_header(options, subjects)}
+    return header, carry.take_over(options.carry, header, digests)
 
 
 def _calm_environment() -> None:

@@ -78,7 +78,8 @@ class Controller:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         """Give up where workers die before they run anything, since each would be replaced for ever."""
-        if error is None or self.recorder.outcomes or self._started:
+        answered = len(self.recorder.outcomes) > len(self.recorder.asked.lines)
+        if error is None or answered or self._started:
             return
         self._stillborn += 1
         if self._stillborn >= _STILLBORN_LIMIT:

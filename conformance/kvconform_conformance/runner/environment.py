@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 _CUDA_PROBE = (
     "import json, torch; ok = torch.cuda.is_available(); "
     "print(json.dumps(torch.cuda.get_device_name(0) if ok else None))"

@@ -40,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kvconform-timeout", type=float, default=240.0)
     group.addoption("--kvconform-faults", default=None)
     group.addoption("--kvconform-shuffle", type=int, default=None)
+    group.addoption("--kvconform-leave-out", default=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -122,9 +123,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     exactly = config.getoption("--kvconform-exactly")
     everything = config.getoption("--kvconform-everything")
     kept: list[pytest.Item] = []
+    answered = _answered(config.getoption("--kvconform-leave-out"))
     for item in items:
         subject, check = split_nodeid(item.nodeid)
         item.extra_keyword_matches.update({check, subject})
+        if (subject, check) in answered:
+            continue
         if optin.is_wanted(check.split("/", 1)[0], check, categories, exactly, everything=everything):
             kept.append(item)
     seed = config.getoption("--kvconform-shuffle")
@@ -134,6 +138,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # Seeded, since the controller and its workers must agree on the order.
         random.Random(seed).shuffle(kept)  # noqa: S311 - an order, no secret
     items[:] = kept
+
+
+def _answered(path: str | None) -> set[tuple[str, str]]:
+    """The checks whose answers are taken over from an earlier run."""
+    return {(subject, check) for subject, check in json.loads(Path(path).read_text("utf-8"))} if path else set()
 
 
 def _describe(item: pytest.Item) -> tuple[str, str, str]:

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import kvconform
 import kvconform_conformance
+from kvconform_conformance.runner.carry import Asked
 
 STATUSES = ("pass", "fail", "error", "crash", "timeout", "skip", "na")
 FAILED = frozenset({"fail", "error", "crash", "timeout"})
@@ -59,7 +60,8 @@ def _machine_prefixes() -> list[str]:
     """Folders of this machine that a message must not carry, longest first."""
     paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sysconfig.get_path("stdlib")}
     paths |= {sys.prefix, sys.base_prefix, str(Path.cwd()), str(Path.home())}
-    paths |= {str(Path(module.__path__[0]).resolve().parent) for module in (kvconform, kvconform_conformance)}
+    for places in (kvconform.__path__, kvconform_conformance.__path__):
+        paths.add(str(Path(places[0]).resolve().parent))
     return sorted((f"{path.rstrip('/')}/" for path in paths if path and path != "/"), key=len, reverse=True)
 
 
@@ -84,6 +86,7 @@ class Recorder:
 
     stream: IO[str] | None
     device: str = "cpu"
+    asked: Asked = field(default_factory=lambda: Asked({}, {}))
     outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict)
     planned: list[tuple[str, str]] = field(default_factory=list)
     ended: bool = False
@@ -103,10 +106,17 @@ class Recorder:
             self.stream.flush()
 
     def plan(self, checks: list[tuple[str, str]]) -> None:
-        """Write what will run; only the first of several workers' identical collections counts."""
-        if not self.planned:
-            self.planned = checks
-            self.write("planned", {"checks": [list(check) for check in checks]})
+        """Write what is to be answered, and the answers that are taken over.
+
+        Only the first of several workers' identical collections counts.
+        """
+        if self.planned:
+            return
+        self.planned = [*self.asked.lines, *checks]
+        self.write("planned", {"checks": [list(check) for check in self.planned]})
+        for key, line in self.asked.lines.items():
+            self.outcomes[key] = Outcome(*key, line["status"], line["seconds"], line["message"])
+            self.write("check", line)
 
     def start(self, subject: str, check: str) -> None:
         """Write that a check is about to run, so that one which never ends is seen."""
@@ -117,7 +127,8 @@ class Recorder:
         key = (outcome.subject, outcome.id)
         if key not in self.outcomes:
             self.outcomes[key] = outcome
-            self.write("check", outcome.to_json(self.device))
+            digest = self.asked.digest(outcome.subject, outcome.category)
+            self.write("check", {**outcome.to_json(self.device), "sources": digest, "asked": ""})
 
     def counts(self) -> dict[str, int]:
         """How many checks had each status, in the order of the statuses."""

@@ -6,26 +6,35 @@ import pytest
 
 from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell
-from matrix.cells.options import CellOptions
+from matrix.cells.options import EVERY_SUBJECT, CellOptions
 from matrix.collect.answers import Answer, Answers
+from matrix.collect.digest import Suite
 from matrix.commands.cell import run_cell
 from matrix.errors import UserError
 from matrix.paths import Paths
 from matrix.records import parquet
 from matrix.records.lines import CellRun
 from tests.matrix import factories
-from tests.matrix.helpers import CELL, fake_check
+from tests.matrix.helpers import CELL, SUITE, fake_check
 
 ASKED = CellOptions(device="cpu")
 
 
-def answer(paths: Paths, cell: Cell = CELL, options: CellOptions = ASKED, digest: str = "DIGEST") -> Answer | None:
-    return Answers(paths, options, digest).of(cell)
+def answer(paths: Paths, cell: Cell = CELL, options: CellOptions = ASKED, suite: Suite = SUITE) -> Answer | None:
+    return Answers(paths, options, suite).of(cell)
+
+
+def about(digest: str, run: CellRun, subjects: tuple[str, ...] = EVERY_SUBJECT) -> CellRun:
+    """A run whose answers are about the sources of a digest, in the two categories of the suite at hand."""
+    records = [
+        dataclasses.replace(record, sources=digest) for record in run.records if record.category in SUITE.categories
+    ]
+    environment = dataclasses.replace(run.environment, subjects=subjects)
+    return dataclasses.replace(run, environment=environment, records=tuple(records))
 
 
 def published(paths: Paths, digest: str = "DIGEST", **change: object) -> CellRun:
-    run = dataclasses.replace(factories.cell_run("2.5", "4.53"), **change)  # type: ignore[arg-type]
-    run = dataclasses.replace(run, environment=dataclasses.replace(run.environment, digest=digest))
+    run = dataclasses.replace(about(digest, factories.cell_run("2.5", "4.53")), **change)  # type: ignore[arg-type]
     parquet.write(paths.published, [run, factories.cell_run("2.6", "4.48")])
     return run
 
@@ -38,7 +47,7 @@ def test_an_answer_of_this_machine_holds_for_the_same_suite_and_request(axes: Ax
     assert (found.place, found.holds, found.run().cell) == ("recorded", True, CELL.id)
     assert answer(paths, options=CellOptions(categories=("export",))) is None
     assert answer(paths, Cell("2.6", "4.48")) is None
-    again = answer(paths, digest="another")
+    again = answer(paths, suite=Suite("another", {"kvconform": {"round-trip": "another", "export": "another"}}))
     assert again is not None
     assert again.why_again == "the answer of 2026-11-21 is of another version of the suite"
 
@@ -88,9 +97,55 @@ def test_a_published_answer_that_does_not_hold_says_why(
     assert why in found.why_again
 
 
+def test_what_changed_in_a_part_of_the_sources_makes_that_part_stale(paths: Paths) -> None:
+    run = published(paths)
+    exports = sum(record.category == "export" for record in run.records)
+    changed = Suite("another", {name: {**found, "export": "another"} for name, found in SUITE.checks.items()})
+    found = answer(paths, suite=changed)
+    assert found is not None
+    assert (found.total - found.current, found.total) == (exports, len(run.records))
+    assert (
+        found.why_again
+        == f"the answer of 2026-11-21 has {exports} of {found.total} answers about sources that changed since"
+    )
+
+
+@pytest.mark.parametrize(
+    ("subjects", "checks", "why"),
+    [
+        (("kvconform", "native"), SUITE.checks, "does not tell about kvconform with patches"),
+        (
+            EVERY_SUBJECT,
+            {**SUITE.checks, "native": {**SUITE.checks["native"], "later": "DIGEST"}},
+            "lacks the category later",
+        ),
+        (EVERY_SUBJECT, {**SUITE.checks, "native": {**SUITE.checks["native"], "generate": "DIGEST"}}, ""),
+    ],
+)
+def test_what_the_suite_has_new_is_asked(
+    paths: Paths, subjects: tuple[str, ...], checks: dict[str, dict[str, str]], why: str
+) -> None:
+    run = about("DIGEST", factories.cell_run("2.5", "4.53"), subjects)
+    parquet.write(paths.published, [run])
+    found = answer(paths, suite=Suite("DIGEST", checks))
+    assert found is not None
+    assert why in found.why_again
+    assert found.holds == (not why)
+
+
+def test_a_published_file_of_an_earlier_release_tells_no_digest(paths: Paths) -> None:
+    import pyarrow.parquet as pq
+
+    published(paths)
+    pq.write_table(pq.read_table(paths.published).drop_columns(["sources", "asked"]), paths.published)
+    found = answer(paths)
+    assert found is not None
+    assert (found.current, found.why_again) == (0, "the answer of 2026-11-21 is of another version of the suite")
+
+
 def test_a_cell_that_follows_upstream_is_always_asked_again(paths: Paths) -> None:
     moving = Cell("nightly", "main")
-    run = factories.run(factories.record(), digest="DIGEST")
+    run = factories.run(factories.record(sources="DIGEST"))
     run = dataclasses.replace(run, environment=dataclasses.replace(run.environment, cell=moving.id))
     parquet.write(paths.published, [run])
     found = answer(paths, moving)

@@ -12,21 +12,22 @@ from matrix.collect.answers import Answers
 from matrix.collect.plan import Planned
 from matrix.errors import EmptySelectionError, UserError
 from matrix.paths import Paths
-from tests.matrix.helpers import CELL
+from tests.matrix.helpers import CELL, SUITE
 
 ASKED = CellOptions(device="cpu")
 
 
 def test_the_table_says_why_not(axes: Axes, paths: Paths) -> None:
-    rows = plan.build([CELL, Cell("2.5", "5.23")], axes, Answers(paths, ASKED, "DIGEST"))
+    rows = plan.build([CELL, Cell("2.5", "5.23")], axes, Answers(paths, ASKED, SUITE))
     text = plan.show(rows, "table")
     assert "torch2.5-tf5.23-py3.11-cpu  not        transformers 5.23 needs torch >=2.6" in text
     assert text.endswith("2 cells: 1 to run, 1 cannot be made")
 
 
 def test_json_and_github_are_json(axes: Axes, paths: Paths) -> None:
-    rows = plan.build(axes.tier("smoke"), axes, Answers(paths, ASKED, "DIGEST"))
-    assert json.loads(plan.show(rows, "json"))[0] == {**CELL.to_json(), "state": "run", "why": "never asked"}
+    rows = plan.build(axes.tier("smoke"), axes, Answers(paths, ASKED, SUITE))
+    told = {"state": "run", "why": "never asked", "current": 0, "answers": 0}
+    assert json.loads(plan.show(rows, "json"))[0] == {**CELL.to_json(), **told}
     matrix = json.loads(plan.show(rows, "github"))
     assert matrix["include"][0] == {"torch": "2.5", "cells": 1}
     assert [job["torch"] for job in matrix["include"]] == ["2.5", "2.6", "2.8", "2.9", "2.13", "2.15"]

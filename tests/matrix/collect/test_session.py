@@ -11,6 +11,8 @@ from matrix.cells.options import CellOptions
 from matrix.collect import session
 from matrix.collect.session import Run, settle
 from matrix.paths import Paths
+from matrix.records import files, parquet
+from tests.matrix import factories
 from tests.matrix.helpers import CELL
 
 ASKED = CellOptions(device="cpu")
@@ -45,3 +47,44 @@ def test_nothing_of_the_hosts_python_reaches_the_cell(monkeypatch: pytest.Monkey
     found = session.suite_variables(ASKED)
     assert not dropped & found.keys()
     assert "PYTHONPATH" in session.suite_variables(replace(ASKED, subjects=("mine:subject",)))
+
+
+def records(paths: Paths, options: CellOptions, axes: Axes, *names: str) -> list[str]:
+    run = Run(CELL, options, axes, paths)
+    run.record.parent.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        run.record.with_suffix(f".jsonl{name}").write_text("x", encoding="utf-8")
+    return [path.name.removeprefix(CELL.id) for path in session.earlier(run)]
+
+
+def test_earlier_answers_are_taken_over_unless_all_is_to_be_asked(axes: Axes, paths: Paths) -> None:
+    run = factories.cell_run(CELL.torch, CELL.transformers)
+    parquet.write(paths.published, [run])
+    every = [".jsonl.left", ".jsonl.interrupted", ".jsonl", ".jsonl.published"]
+    assert records(paths, ASKED, axes, "", ".left", ".interrupted") == every
+    assert files.read(paths.records / f"{CELL.id}.jsonl.published") == run
+    for asked in (replace(ASKED, rerun=True), replace(ASKED, fresh=True)):
+        assert records(paths, asked, axes) == []
+    # Published is what a run without a selection answered, of the default place.
+    assert records(paths, replace(ASKED, keyword="x"), axes) == []
+    assert records(paths, replace(ASKED, records=paths.home / "new"), axes) == []
+
+
+def test_what_a_killed_run_had_written_is_kept_until_it_is_taken_over(axes: Axes, paths: Paths) -> None:
+    final = paths.records / FINAL
+    part, left = final.with_suffix(".jsonl.part"), final.with_suffix(".jsonl.left")
+    answered, begun = b'{"kind": "cell"}\n{"id": "x", "kind": "check"}\n', b'{"kind": "cell"}\n'
+    paths.records.mkdir(parents=True)
+    part.write_bytes(answered)
+    session._prepare(part)
+    assert (left.read_bytes(), part.exists()) == (answered, False)
+    # Killed again before it had taken the answers over: they are still there.
+    part.write_bytes(begun)
+    session._prepare(part)
+    assert (left.read_bytes(), part.exists()) == (answered, False)
+    part.write_bytes(begun)
+    settle(part, final)
+    assert left.exists()
+    part.write_bytes(answered)
+    settle(part, final)
+    assert not left.exists()

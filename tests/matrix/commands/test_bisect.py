@@ -4,7 +4,8 @@ import pytest
 
 from matrix.__main__ import main
 from matrix.cells.cell import Cell
-from matrix.cells.options import CellOptions
+from matrix.cells.options import EVERY_SUBJECT, CellOptions
+from matrix.collect.digest import Suite
 from matrix.commands import bisect
 from matrix.errors import ExitCode
 from matrix.paths import Paths
@@ -25,10 +26,11 @@ def status_of(release: str) -> Status:
 def home(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
     """A machine that answered every release but 4.55, each with the present suite; cells are never run."""
     monkeypatch.setenv("KVCONFORM_HOME", str(paths.home))
-    monkeypatch.setattr(bisect, "suite_digest", lambda _: "d" * 64)
+    monkeypatch.setattr(bisect, "suite", lambda _: Suite("DIGEST", {"kvconform": {"round-trip": "DIGEST"}}))
     for release in RELEASES:
         if release != "4.55":
-            made = factories.run(record(CHECK, status_of(release)), torch="2.15", transformers=release)
+            answer = record(CHECK, status_of(release), sources="DIGEST")
+            made = factories.run(answer, torch="2.15", transformers=release, subjects=EVERY_SUBJECT)
             factories.write(paths.records, made)
     return paths
 
@@ -41,7 +43,7 @@ def test_a_release_without_an_answer_is_asked_the_one_category(
     def run(cell: Cell, options: CellOptions, paths: Paths) -> None:
         asked.append((cell.transformers, options))
         made = factories.run(
-            record(CHECK, status_of(cell.transformers)),
+            record(CHECK, status_of(cell.transformers), sources="DIGEST"),
             torch=cell.torch,
             transformers=cell.transformers,
             subjects=options.subjects,

@@ -120,7 +120,7 @@ def test_a_malformed_line_is_one_error_with_file_line_and_next_command(tmp_path:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"schema": 2}, "schema 2 is not the schema 1"),
+        ({"schema": 9}, "schema 9 is not the schema 2"),
         ({"cell": "somewhere"}, "is no cell id"),
         ({"torch": "2.6.0"}, "ran torch 2.6.0"),
         ({"torch": "2.50.0"}, "ran torch 2.50.0"),
