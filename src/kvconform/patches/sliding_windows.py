@@ -97,7 +97,7 @@ def _grow(lazy_arguments: int) -> Callable[[Any], Any]:
             if not is_traced(key_states) or getattr(self, "record_past", False):
                 found: tuple[torch.Tensor, torch.Tensor] = native(self, key_states, value_states, *arguments, **named)
                 return found
-            if not self.is_initialized:
+            if not _is_initialized(self):
                 self.lazy_initialization(*(key_states, value_states)[:lazy_arguments])
             self.cumulative_length += key_states.shape[-2]
             keys = torch.cat([self.keys, key_states], dim=-2)
@@ -121,7 +121,7 @@ def _sizes_of_growing(native: Callable[..., Any]) -> Callable[..., Any]:
         if not _is_tracing(self, query) or getattr(self, "record_past", False):
             found: tuple[Any, Any] = native(self, query)
             return found
-        held = self.keys.shape[-2] if self.is_initialized and self.keys.dim() > 1 else 0
+        held = self.keys.shape[-2] if _is_initialized(self) and self.keys.dim() > 1 else 0
         return held + _length(query), self.cumulative_length - held
 
     return get_mask_sizes
@@ -140,7 +140,7 @@ def _fill(counter: str, lazy_arguments: int) -> Callable[[Any], Any]:
             if not is_traced(key_states):
                 found: tuple[torch.Tensor, torch.Tensor] = native(self, key_states, value_states, *arguments, **named)
                 return found
-            if not getattr(self, "is_initialized", True):
+            if not _is_initialized(self):
                 self.lazy_initialization(*(key_states, value_states)[:lazy_arguments])
             count, size, new = getattr(self, counter), self.max_cache_len, key_states.shape[-2]
             setattr(self, counter, count + new)
@@ -208,6 +208,11 @@ def _sizes_of_allocated(counter: str) -> Callable[[Any], Any]:
         return get_mask_sizes
 
     return make
+
+
+def _is_initialized(layer: Any) -> bool:
+    """Whether a layer has its tensors; until 4.56 nothing but these says so."""
+    return bool(getattr(layer, "is_initialized", layer.keys is not None))
 
 
 def _length(query: Any) -> Any:
