@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.utils._pytree as pytree
 
-from kvconform.checks import flight, making, spaces, trees
+from kvconform.checks import each, flight, making, spaces, trees
 from kvconform.checks.behave import append, crop, crops_by_count, states
 from kvconform.checks.caches import RECIPES, Recipe, recipes
 from kvconform.checks.cases import PLAIN, Case
@@ -57,6 +57,18 @@ def test_every_size(registered: object, sweep: spaces.Sweep) -> None:
 def test_in_flight(registered: object, space: spaces.Space) -> None:
     """Many caches, all flattened before the first is rebuilt, and each rebuilt twice in another order, do not mix."""
     flight.expect_all_apart(space.some(30), seed=5)
+
+
+@every
+def test_each_attribute(registered: object, recipe: Recipe) -> None:
+    """Each attribute comes back in its place, where neighbours and another cache in flight have other values."""
+    each.expect_each_attribute(recipe)
+
+
+@every
+def test_mixed_devices(registered: object, recipe: Recipe) -> None:
+    """A cache comes back whose first layers are on one device and whose last are on another."""
+    each.expect_mixed_devices(recipe)
 
 
 def test_own_class(subject: Subject) -> None:

@@ -1,0 +1,122 @@
+"""Each attribute of each cache and layer, held otherwise in one place than in all others.
+
+In most caches the layers of one class agree in their flags, types and devices, and so do two caches made alike: an
+attribute that is taken from another layer, or kept from an earlier cache, comes back right by chance. Here one place at
+a time differs: from its neighbours, and from a second cache in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+
+from kvconform.checks.caches import Recipe
+from kvconform.checks.needs import NotApplicableError
+from kvconform.checks.trees import expect_registered
+from kvconform.checks.whole import expect_same_cache, tensors_of
+
+_PARTS = ("self_attention_cache", "cross_attention_cache")
+_LISTS = ("layers", "key_cache")
+_SHAPED = ("sliding_window", "_seen_tokens")
+"""What the shapes of tensors tell or follow: another number there is no cache that transformers makes."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """An attribute of one cache or layer: the index of its owner, and its name."""
+
+    owner: int
+    name: str
+
+
+def expect_each_attribute(recipe: Recipe) -> None:
+    """Prove that each attribute of a cache comes back where it was, though its neighbours have another value.
+
+    The cache has the layers of two caches, of other sizes and types. A second one, all of whose attributes are as they
+    were made, is flattened before it and rebuilt after it.
+    """
+    __tracebackhide__ = True
+    expect_registered(recipe.build(), recipe.where)
+    found = list(_places(_doubled(recipe)))
+    if not found:
+        raise NotApplicableError("no attribute of this cache can hold another value by itself")
+    plain, cache = _doubled(recipe), _doubled(recipe)
+    for place in found:
+        owner = owners(cache)[place.owner]
+        kept = vars(owner)[place.name]
+        vars(owner)[place.name] = other(kept)
+        where = f"{recipe.where}; {type(owner).__name__}.{place.name} of owner {place.owner} differs"
+        flown = [(one, *pytree.tree_flatten(one)) for one in (plain, cache)]
+        for one, leaves, spec in reversed(flown):
+            expect_same_cache(pytree.tree_unflatten(leaves, spec), one, "lost in a round trip", leaves, where)
+        vars(owner)[place.name] = kept
+
+
+def expect_mixed_devices(recipe: Recipe) -> None:
+    """Prove that a cache comes back whose layers are on two devices, the CPU and meta, as split models have them."""
+    __tracebackhide__ = True
+    expect_registered(recipe.build(), recipe.where)
+    for first, second in (("cpu", "meta"), ("meta", "cpu")):
+        cache = _joined(_built(recipe, 2, torch.float32, first), _built(recipe, 2, torch.float32, second))
+        if {tensor.device.type for tensor in tensors_of(cache)} != {first, second}:
+            raise NotApplicableError("this cache holds no tensors of layers that could be on two devices")
+        leaves, spec = pytree.tree_flatten(cache)
+        where = f"{recipe.where}; layers on {first}, then on {second}"
+        expect_same_cache(pytree.tree_unflatten(leaves, spec), cache, "lost in a round trip", leaves, where)
+
+
+def owners(cache: Any) -> list[Any]:
+    """The cache and its layers, those of the caches inside it too."""
+    state = vars(cache)
+    layers = list(state.get("layers") or ())
+    return [cache, *layers, *(owner for name in _PARTS if name in state for owner in owners(state[name]))]
+
+
+def other(value: Any) -> Any:
+    """Another value of the same kind; None where there is none that an attribute could hold by itself."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 3
+    if isinstance(value, torch.dtype):
+        return torch.float64 if value != torch.float64 else torch.float32
+    if isinstance(value, dict) and value:
+        changed = {key: other(held) for key, held in value.items()}
+        return None if None in changed.values() else changed
+    return None
+
+
+def _places(cache: Any) -> Iterator[Place]:
+    for index, owner in enumerate(owners(cache)):
+        # What every module has is torch's, not a cache's (caches were modules until 4.49).
+        skipped = set(vars(torch.nn.Module())) if isinstance(owner, torch.nn.Module) else set()
+        for name, value in vars(owner).items():
+            if name not in (*_SHAPED, *skipped) and other(value) is not None:
+                yield Place(index, name)
+
+
+def _doubled(recipe: Recipe) -> Any:
+    return _joined(_built(recipe, 2, torch.float32, "cpu"), _built(recipe, 3, torch.float64, "cpu"))
+
+
+def _built(recipe: Recipe, batch: int, dtype: torch.dtype, device: str) -> Any:
+    return recipe.builder(batch, 3, dtype, device)
+
+
+def _joined(cache: Any, more: Any) -> Any:
+    """The first cache, with the layers of the second after its own."""
+    for mine, theirs in zip(_caches(cache), _caches(more), strict=True):
+        layers = next((vars(mine)[name] for name in _LISTS if name in vars(mine)), ())
+        # A cache has lists beside that of its layers which have an entry a layer, as HybridCache's is_sliding.
+        beside = [name for name, value in vars(mine).items() if type(value) is list and len(value) == len(layers)]
+        for name in beside:
+            vars(mine)[name].extend(vars(theirs)[name])
+    return cache
+
+
+def _caches(cache: Any) -> list[Any]:
+    return [cache, *(vars(cache)[name] for name in _PARTS if name in vars(cache))]
