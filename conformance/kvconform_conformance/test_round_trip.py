@@ -59,13 +59,13 @@ def test_in_flight(registered: object, space: spaces.Space) -> None:
     flight.expect_all_apart(space.some(30), seed=5)
 
 
-@every
+@pytest.mark.parametrize("recipe", each.with_attributes(), ids=lambda recipe: recipe.name)
 def test_each_attribute(registered: object, recipe: Recipe) -> None:
     """Each attribute comes back in its place, where neighbours and another cache in flight have other values."""
     each.expect_each_attribute(recipe)
 
 
-@every
+@pytest.mark.parametrize("recipe", each.with_devices(), ids=lambda recipe: recipe.name)
 def test_mixed_devices(registered: object, recipe: Recipe) -> None:
     """A cache comes back whose first layers are on one device and whose last are on another."""
     each.expect_mixed_devices(recipe)

@@ -16,6 +16,8 @@ NOTICED = {
     "attributes/DynamicLayer.keys/neighbour": "round-trip/whole[dynamic-two-layers]",
     "attributes/StaticLayer.max_cache_len/earlier": "round-trip/in-flight[static]",
     "attributes/DynamicSlidingWindowLayer.cumulative_length/reset": "round-trip/whole[sliding-past]",
+    "attributes/DynamicLayer.device/neighbour": "round-trip/mixed-devices[dynamic-two-layers]",
+    "attributes/DynamicLayer.is_initialized/neighbour": "round-trip/each-attribute[dynamic-two-layers]",
     "thresholds/layers-past-9/reordered": "round-trip/every-size[layers]",
     "thresholds/batch-at-1/told": "registration/spec-sizes[dynamic]",
     "thresholds/length-at-0/copied": "round-trip/every-size[length]",
