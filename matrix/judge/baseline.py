@@ -20,9 +20,11 @@ from matrix.records.lines import WRONG, CellRun, Environment, MalformedError, Re
 
 DEFAULT = DATA / "baseline.toml"
 OURS = "kvconform"
-"""The subject whose unexpected non-passes are regressions."""
+"""The subject that a row is about unless it says otherwise."""
 PATCHED = "kvconform with patches"
 """The subject that enters the patches of torch and transformers beside the registration."""
+OWN = (OURS, PATCHED)
+"""The subjects whose unexpected non-passes are regressions."""
 NATIVE = "native"
 """The subject that registers nothing beyond what transformers does by itself."""
 
@@ -42,6 +44,7 @@ class BaselineRow:
     transformers: str = ""
     device: str = ""
     link: str = ""
+    patch: str = ""
 
     def covers(self, environment: Environment) -> bool:
         """Whether the row speaks about a cell."""
@@ -54,7 +57,11 @@ class BaselineRow:
 
     def names(self, record: Record) -> bool:
         """Whether the row speaks about a check of a subject."""
-        return self.subject == record.subject and glob(self.check).fullmatch(record.id) is not None
+        return self.is_about(record.subject) and glob(self.check).fullmatch(record.id) is not None
+
+    def is_about(self, subject: str) -> bool:
+        """Whether the row speaks about a subject: its own, and ours with patches where no patch heals what it names."""
+        return subject == self.subject or (subject == PATCHED and self.subject == OURS and not self.patch)
 
     @property
     def failure(self) -> str:
@@ -170,6 +177,8 @@ def _check_texts(texts: Mapping[str, str]) -> None:
     link = texts.get("link", "")
     if link and not link.startswith(("https://", "http://", "docs/known-failures/")):
         raise MalformedError(f'"link" is "{link}", expected an http address or a page of docs/known-failures/')
+    if texts.get("patch") and texts.get("subject", OURS) != OURS:
+        raise MalformedError(f'"patch" is about "{OURS}" alone, and this row is about "{texts["subject"]}"')
 
 
 def _check_specifier(name: str, text: str) -> None:

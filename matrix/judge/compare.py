@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from matrix.errors import ExitCode
-from matrix.judge.baseline import OURS, Baseline, load_baseline
+from matrix.judge.baseline import OWN, Baseline, load_baseline
 from matrix.judge.findings import some, without_context
 from matrix.judge.flaky import same_question
 from matrix.records.lines import NOT_ASKED, WRONG, CellRun, Record, Status
@@ -69,7 +69,7 @@ class Comparison:
     def exit_code(self) -> ExitCode:
         """1 where ours regressed, a cell was lost, or any check is flaky; 0 otherwise."""
         bad = any(
-            change.kind in ("lost", "flaky") or (change.kind == "regressed" and change.subject == OURS)
+            change.kind in ("lost", "flaky") or (change.kind == "regressed" and change.subject in OWN)
             for change in self.changes
         )
         return ExitCode.REGRESSION if bad else ExitCode.OK

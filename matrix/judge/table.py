@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 
 from matrix.judge.aggregate import count
-from matrix.judge.baseline import OURS, Baseline, BaselineRow, glob
+from matrix.judge.baseline import OWN, Baseline, BaselineRow, glob
 from matrix.judge.tally import Tally
 from matrix.judge.verdicts import Judgement, Verdict, is_opt_in, unmatched
 from matrix.records.lines import NOT_ASKED, STATUSES, WRONG, CellRun, Record
@@ -240,8 +240,13 @@ def judge_table(table: Table, baseline: Baseline) -> JudgedTable:
     wrong = np.isin(status, [STATUSES.index(name) for name in WRONG])
     passed = status == STATUSES.index("pass")
     row = np.where(silent, -1, np.where(naming.agreeing >= 0, naming.agreeing, naming.first)).astype(np.int16)
-    subjects = table.names("subject")
-    ours = table.codes("subject") == (subjects.index(OURS) if OURS in subjects else -2)
+    subjects, codes = table.names("subject"), table.codes("subject")
+    ours = np.isin(codes, [subjects.index(name) for name in OWN if name in subjects])
+    # Ours with patches may pass what a row of ours names.
+    of_row = np.array([subjects.index(each.subject) if each.subject in subjects else -2 for each in baseline.rows], int)
+    healed = passed & (row >= 0)
+    healed[healed] = of_row[row[healed]] != codes[healed]
+    row[healed] = -1
     verdict = np.full(len(status), _OK, np.int8)
     verdict[passed & (row >= 0)] = _FIXED
     verdict[wrong & (naming.agreeing >= 0)] = _KNOWN
@@ -285,9 +290,10 @@ class _Naming:
 
     def _mark(self, number: int) -> None:
         row = self.rows[number]
-        at = self._of_subject.get(row.subject)
-        if at is None or not self.covers[number].any():
+        about = [at for subject, at in self._of_subject.items() if row.is_about(subject)]
+        if not about or not self.covers[number].any():
             return
+        at = np.concatenate(about)
         pattern = glob(row.check)
         matches = np.array([pattern.fullmatch(name) is not None for name in self.table.names("id")], bool)
         at = at[matches[self.table.codes("id")[at]] & self.covers[number][self._run_of[at]]]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from matrix.cells import optin
 from matrix.errors import ExitCode
-from matrix.judge.baseline import OURS, Baseline, BaselineRow, load_baseline
+from matrix.judge.baseline import OWN, Baseline, BaselineRow, load_baseline
 from matrix.records.lines import NOT_ASKED, CellRun, Record
 
 __all__ = ["Baseline", "BaselineRow", "Verdict", "exit_code", "judge", "load_baseline", "policy"]
@@ -39,14 +39,16 @@ def policy(record: Record, row: BaselineRow | None) -> Judgement:
     | fail, error, crash, timeout, missing| regressed, finding   | known                | regressed         |
 
     A row that names another status regresses for other subjects too: the row says how they are known to end.
+
+    Ours with patches may pass what a row of ours names: on that release a patch heals it.
     """
     if record.status in NOT_ASKED:
         return "ok"
     if record.status == "pass":
-        return "fixed" if row else "ok"
+        return "fixed" if row and row.subject == record.subject else "ok"
     if row:
         return "known" if record.status in row.status else "regressed"
-    return "regressed" if record.subject == OURS else "finding"
+    return "regressed" if record.subject in OWN else "finding"
 
 
 def judge(run: CellRun, baseline: Baseline) -> list[Verdict]:
@@ -79,7 +81,7 @@ def _verdict(record: Record, rows: Iterable[BaselineRow]) -> Verdict:
     naming = [row for row in rows if row.names(record)]
     row = next((row for row in naming if record.status in row.status), naming[0] if naming else None)
     judgement = policy(record, row)
-    return Verdict(record, judgement, None if record.status in NOT_ASKED else row)
+    return Verdict(record, judgement, None if judgement == "ok" else row)
 
 
 def is_opt_in(row: BaselineRow) -> bool:

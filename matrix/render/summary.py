@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from matrix.judge.baseline import OURS
+from matrix.judge.baseline import OURS, OWN
 from matrix.judge.findings import Finding, findings, some
 from matrix.judge.tally import ALL, Tally, state_of
 from matrix.judge.verdicts import Verdict
@@ -78,7 +78,7 @@ def _findings(subject: str, verdicts: Iterable[Verdict]) -> str:
     found = findings(mine)
     if not found:
         return ""
-    if subject != OURS:
+    if subject not in OWN:
         title = f"{subject} (findings about others do not fail a run)"
         return "\n".join([title, *(_told(each) for each in found)])
     # Checks that never ran have no message and no command of their own; hundreds of them would hide the rest.

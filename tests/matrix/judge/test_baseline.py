@@ -78,6 +78,7 @@ MALFORMED = {
     "a script as link": ({"link": "javascript:alert(1)"}, '"link" is "javascript:'),
     "an open brace": ({"check": "{a,b"}, "a brace is not closed"),
     "braces out of order": ({"check": "}{"}, "braces out of order"),
+    "a patch of another": ({"subject": "native", "patch": "vmap-masks"}, '"patch" is about "kvconform" alone'),
     "a number": ({"subject": 3}, '"subject" is 3'),
 }
 
@@ -99,6 +100,14 @@ def test_a_file_of_another_shape_is_one_error(tmp_path: Path, text: str) -> None
     path.write_text(text)
     with pytest.raises(UserError, match=r"baseline[.]toml"):
         load_baseline(path)
+
+
+def test_the_patches_of_the_committed_rows_exist() -> None:
+    from kvconform.patches.registry import PATCHES
+
+    named = {row.patch for row in load_baseline().rows if row.patch}
+    assert named
+    assert named <= {patch.name for patch in PATCHES}
 
 
 def _file(folder: Path, *rows: dict[str, object]) -> Path:

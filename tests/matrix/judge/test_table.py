@@ -20,17 +20,17 @@ from matrix.render.grid import results
 from tests.matrix.factories import record, run
 
 SUBJECTS = ("kvconform",)
-BOTH = ("kvconform", "native")
+ASKED = ("kvconform", "kvconform with patches", "native")
 
 
 @st.composite
 def runs(draw: st.DrawFn) -> list[CellRun]:
     made = []
     for torch in draw(st.lists(st.sampled_from(["2.5", "2.6", "2.10"]), min_size=1, max_size=3, unique=True)):
-        keys = draw(st.lists(st.tuples(st.sampled_from(BOTH), st.sampled_from(["a/1", "a/2", "b/1"])), unique=True))
+        keys = draw(st.lists(st.tuples(st.sampled_from(ASKED), st.sampled_from(["a/1", "a/2", "b/1"])), unique=True))
         records = [record(name, draw(st.sampled_from(STATUSES)), subject) for subject, name in keys]
         selection = Selection(keyword=draw(st.sampled_from([None, None, "x"])))
-        made.append(run(*records, torch=torch, complete=draw(st.booleans()), selection=selection, subjects=BOTH))
+        made.append(run(*records, torch=torch, complete=draw(st.booleans()), selection=selection, subjects=ASKED))
     return made
 
 
@@ -40,8 +40,9 @@ ROWS = st.builds(
     status=st.lists(st.sampled_from(sorted(WRONG)), min_size=1, max_size=3, unique=True).map(tuple),
     reason=st.just("why"),
     fault=st.just("torch"),
-    subject=st.sampled_from(BOTH),
+    subject=st.sampled_from(ASKED),
     torch=st.sampled_from(["", "<2.6", "==2.10"]),
+    patch=st.sampled_from(["", "", "vmap-masks"]),
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from matrix.errors import ExitCode
@@ -84,6 +86,25 @@ def test_a_row_for_another_cell_or_device_is_silent() -> None:
 def test_a_row_speaks_about_its_subject_alone() -> None:
     both = run(record(status="fail"), record(status="fail", subject="native"))
     assert [verdict.verdict for verdict in judge(both, Baseline((ROW,)))] == ["known", "finding"]
+
+
+PATCHED = "kvconform with patches"
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_row_of_ours_is_about_ours_with_patches_which_may_pass(status: Status) -> None:
+    (verdict,) = judge(run(record(status=status, subject=PATCHED), selection=Selection(keyword="x")), Baseline((ROW,)))
+    expected = {"pass": "ok", "fail": "known"} | dict.fromkeys(NOT_ASKED, "ok")
+    assert verdict.verdict == expected.get(status, "regressed")
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_what_a_patch_heals_must_pass_with_patches(status: Status) -> None:
+    healed = replace(ROW, patch="vmap-masks")
+    both = run(record(status="fail"), record(status=status, subject=PATCHED))
+    ours, patched = judge(both, Baseline((healed,)))
+    assert ours.verdict == "known"
+    assert patched.verdict == ("regressed" if status in WRONG else "ok")
 
 
 def test_a_row_whose_checks_are_not_asked_anywhere_is_never_used() -> None:
