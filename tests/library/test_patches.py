@@ -17,7 +17,8 @@ from kvconform.patches.command import main
 from kvconform.patches.patch import needed
 
 # A patch of models replaces in those that are imported, and each test may be the first to import one.
-importlib.import_module("transformers.models.mixtral.modeling_mixtral")
+for name in ("mixtral", "jamba"):
+    importlib.import_module(f"transformers.models.{name}.modeling_{name}")
 NEEDED = [patch.name for patch in patches_needed()]
 
 

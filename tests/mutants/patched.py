@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -79,3 +80,25 @@ def adds_what_was_not_chosen(run: Any) -> Any:
             return run(self, *args, **named)
 
     return adding
+
+
+class _TakesAllForPrompts(TorchFunctionMode):
+    """No tensor is true."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return False if func is torch.Tensor.__bool__ else func(*args, **(kwargs or {}))
+
+
+@spoils("branch-on-position")
+def takes_every_step_for_a_prompt(forward: Any) -> Any:
+    """A decode step is traced as the beginning of a prompt."""
+    original = forward.__wrapped__
+
+    @functools.wraps(original)
+    def wrong(self: Any, *args: Any, **named: Any) -> Any:
+        if not is_traced(*args, *named.values()):
+            return original(self, *args, **named)
+        with _TakesAllForPrompts():
+            return original(self, *args, **named)
+
+    return wrong

@@ -1,5 +1,6 @@
 """Every patch is planted slightly wrong, and a check of the category `patches` notices."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,18 @@ from kvconform_conformance.examples.masked import MASKED, expect_exports_with_ma
 # As where the suite runs: torch 2.5 warns in the program's own module, and a warning is no fault that is noticed.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+# A fault is planted in models that are imported.
+for model in ("mixtral", "bamba"):
+    importlib.import_module(f"transformers.models.{model}.modeling_{model}")
 NEEDED = [patch.name for patch in patches_needed()]
 # Its faults are noticed by the check of one program for all lengths, not by those of models with a mask.
 ELSEWHERE = {"sliding-windows": Path(__file__).parents[1] / "mutants" / "test_windows.py"}
 # What notices the fault of a patch, where it is not the prefill of Llama.
-NOTICED_BY = {"length-of-tensor": "llama-decode", "experts-by-data": "mixtral-loop-prefill"}
+NOTICED_BY = {
+    "length-of-tensor": "llama-decode",
+    "experts-by-data": "mixtral-loop-prefill",
+    "branch-on-position": "bamba-decode",
+}
 
 
 def exports(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,31 +21,40 @@ WIDE, LONGEST = 32, 28
 
 
 class Masked(torch.nn.Module):
-    """A model that takes tokens, a mask of every token so far, a cache or None, and an encoder's output."""
+    """A model that takes tokens, a mask of every token so far, a cache or None, an encoder's output, and positions.
+
+    Positions are given to models that take them as `cache_position`.
+    """
 
     def __init__(self, tiny: TinyModel, model: Any) -> None:
         super().__init__()
         self.model = model
         self.argument = tiny.argument
         self.encodes = tiny.encode is not chosen_by_model
+        self.placed = "cache_position" in inspect.signature(model.forward).parameters
 
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, encoded: Any = None) -> tuple[Any, Any]:
+    def forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, encoded: Any = None, place: Any = None
+    ) -> tuple[Any, Any]:
         """Logits and cache."""
         given: dict[str, Any] = {self.argument: cache, "use_cache": True}
         if self.encodes:
             given |= {"encoder_outputs": (encoded,), "decoder_input_ids": ids, "decoder_attention_mask": mask}
         else:
             given |= {"input_ids": ids, "attention_mask": mask}
+        if place is not None and self.placed:
+            given["cache_position"] = place
         output = self.model(**given)
         return output.logits, getattr(output, self.argument)
 
 
 @dataclass(frozen=True)
 class MaskedExport:
-    """A model's prefill, or its decode step where `held`."""
+    """A model's prefill, or its decode step where `held`; `placed` gives the positions too, as `generate` does."""
 
     tiny: TinyModel
     held: bool
+    placed: bool = False
 
     @property
     def name(self) -> str:
@@ -63,7 +73,8 @@ class MaskedExport:
         mask[1::2, 0] = 0
         cache = self.cache(model, batch, length) if self.held else self.tiny.start(model, batch)
         encoded = self.tiny.encode(model, batch).last_hidden_state if self.encodes else None
-        return tokens(batch, count, seed=1), mask, cache, encoded
+        place = torch.arange(mask.shape[1] - count, mask.shape[1]) if self.placed else None
+        return tokens(batch, count, seed=1), mask, cache, encoded, place
 
     @property
     def encodes(self) -> bool:
@@ -86,6 +97,7 @@ class MaskedExport:
             {0: dims.batch, 1: length},
             shapes.dynamic_shapes(lambda *sizes: build(model, *sizes), *EXAMPLE, dims),
             {0: dims.batch} if self.encodes else None,
+            {} if self.placed else None,
         )
 
 
@@ -119,6 +131,9 @@ MASKED = (
     *_of(BY_NAME["phi3"], **_ONE),
     *_of(_MIXTRAL, sliding_window=None, **_ONE),
     *_of(replace(_MIXTRAL, name="mixtral-loop"), sliding_window=None, **_LOOP, **_ONE),
+    # Convolutions and state spaces. Which numbers of tokens their prefills take depends on the model: `more-models`.
+    MaskedExport(BY_NAME["lfm2"], held=True),
+    MaskedExport(BY_NAME["bamba"], held=True, placed=True),
     *_of(BY_NAME["t5"], num_layers=1),
     *_of(BY_NAME["bart"], decoder_layers=1),
     *_of(BY_NAME["whisper"], decoder_layers=1),

@@ -16,20 +16,19 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
+from kvconform.patches.of_models import in_loaded_modules, model_classes
 from kvconform.patches.patch import Answer, Patch, Replacement, needed, not_applicable, not_needed
 from kvconform.patches.tracing import is_traced
 
 __all__ = ["PATCH"]
 
-_MODELS = "transformers.models."
 _TELLS = {"index_add_", "where", "one_hot"}
 """What a function calls that loops over experts."""
 
@@ -140,15 +139,9 @@ def _dense_when_traced(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _of_module(module: ModuleType) -> tuple[Replacement, ...]:
     """The functions of a module's classes that loop over experts."""
-    if ".modeling_" not in module.__name__:
-        return ()
-    classes = [
-        one for one in list(vars(module).values()) if isinstance(one, type) and one.__module__ == module.__name__
-    ]
     return tuple(
         Replacement(cls, name, _dense_when_traced)
-        for cls in classes
-        if issubclass(cls, torch.nn.Module)
+        for cls in model_classes(module)
         for name, member in list(vars(cls).items())
         if inspect.isfunction(member) and _loops_over_experts(member)
     )
@@ -159,20 +152,12 @@ def _loops_over_experts(function: Callable[..., Any]) -> bool:
     return code is not None and set(code.co_names) >= _TELLS
 
 
-def _replacements() -> tuple[Replacement, ...]:
-    return tuple(one for module in _loaded() for one in _of_module(module))
-
-
-def _loaded() -> Iterator[ModuleType]:
-    return (module for name, module in sys.modules.copy().items() if name.startswith(_MODELS))
-
-
 PATCH = Patch(
     name="experts-by-data",
     replaces="the functions of transformers' models that loop over experts (Mixtral, GPT-OSS, ...), when traced",
     why="which experts were chosen, and by how many tokens, is data, which torch.export does not follow",
     page="docs/known-failures/experts-by-data.md",
     probe=_probe,
-    replacements=_replacements,
+    replacements=lambda: in_loaded_modules(_of_module),
     of_module=_of_module,
 )

@@ -5,7 +5,14 @@ from __future__ import annotations
 import difflib
 
 from kvconform.errors import UnknownPatchError
-from kvconform.patches import experts_by_data, length_of_tensor, slice_of_modules, sliding_windows, vmap_masks
+from kvconform.patches import (
+    branch_on_position,
+    experts_by_data,
+    length_of_tensor,
+    slice_of_modules,
+    sliding_windows,
+    vmap_masks,
+)
 from kvconform.patches.patch import Answer, Need, Patch
 
 __all__ = ["PATCHES", "answer", "find", "patches_needed"]
@@ -16,6 +23,7 @@ PATCHES: tuple[Patch, ...] = (
     slice_of_modules.PATCH,
     sliding_windows.PATCH,
     experts_by_data.PATCH,
+    branch_on_position.PATCH,
 )
 """Every patch, in the order in which they are entered."""
 

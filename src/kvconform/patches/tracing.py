@@ -9,12 +9,14 @@ import torch
 __all__ = ["is_traced"]
 
 
-def is_traced(*tensors: Any) -> bool:
-    """Whether a tracer is at work, or one of these tensors is a tracer's (fake, functional, or a proxy)."""
+def is_traced(*values: Any) -> bool:
+    """Whether a tracer is at work, or one of these values is a tracer's tensor (fake, functional, or a proxy)."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return True
     from torch._subclasses.fake_tensor import FakeTensor
 
     return any(
-        isinstance(tensor, (FakeTensor, torch.fx.Proxy)) or torch._is_functional_tensor(tensor) for tensor in tensors
+        isinstance(value, (FakeTensor, torch.fx.Proxy))
+        or (isinstance(value, torch.Tensor) and torch._is_functional_tensor(value))
+        for value in values
     )
