@@ -11,7 +11,7 @@ import torch
 
 from kvconform.checks.errors import expect
 from kvconform.checks.patches import whole_snapshot
-from kvconform_conformance.examples.masked import MASKED, MaskedExport, expect_exports_with_mask
+from kvconform_conformance.examples.masked import MASKED, MIXTRAL, MaskedExport, expect_exports_with_mask
 from kvconform_conformance.examples.models import MODELS, TinyModel, tokens
 from kvconform_conformance.runner.subjects import Subject
 
@@ -27,7 +27,7 @@ def test_exported_with_mask(registered: object, asked: MaskedExport) -> None:
     expect_exports_with_mask(asked)
 
 
-@pytest.mark.parametrize("tiny", MODELS, ids=lambda tiny: tiny.name)
+@pytest.mark.parametrize("tiny", [*MODELS, MIXTRAL], ids=lambda tiny: tiny.name)
 def test_eager_is_the_same(subject: Subject, tiny: TinyModel) -> None:
     """A prompt and four steps give the same logits, bit for bit, inside the subject and outside it."""
     model = tiny.build()

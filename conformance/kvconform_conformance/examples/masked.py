@@ -101,7 +101,7 @@ class MaskedExport:
         )
 
 
-_MIXTRAL = TinyModel(
+MIXTRAL = TinyModel(
     "mixtral",
     "MixtralConfig",
     "MixtralForCausalLM",
@@ -129,8 +129,8 @@ MASKED = (
     *_of(BY_NAME["gemma2"], sliding_window=WIDE),
     *_of(BY_NAME["gemma3"], sliding_window=WIDE),
     *_of(BY_NAME["phi3"], **_ONE),
-    *_of(_MIXTRAL, sliding_window=None, **_ONE),
-    *_of(replace(_MIXTRAL, name="mixtral-loop"), sliding_window=None, **_LOOP, **_ONE),
+    *_of(MIXTRAL, sliding_window=None, **_ONE),
+    *_of(replace(MIXTRAL, name="mixtral-loop"), sliding_window=None, **_LOOP, **_ONE),
     # Convolutions and state spaces. Which numbers of tokens their prefills take depends on the model: `more-models`.
     MaskedExport(BY_NAME["lfm2"], held=True),
     MaskedExport(BY_NAME["bamba"], held=True, placed=True),
