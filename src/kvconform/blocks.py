@@ -22,7 +22,7 @@ from kvconform import probes, pytree
 from kvconform.arrivals import Watch
 from kvconform.pytree import Node, Registration, Snapshot
 
-__all__ = ["Block", "arrive", "enter", "leave"]
+__all__ = ["Block", "arrive", "enter", "leave", "make_known"]
 
 _LOCK = threading.RLock()
 
@@ -126,6 +126,14 @@ def arrive(cls: type, make: _MakeNode) -> None:
         _LATE[cls] = _Late(seen[0] if seen else pytree.current(cls), make, counted)
         pytree.put(make(cls, counted=counted))
         _make_safe(watching[0], [cls])
+
+
+def make_known(classes: Iterable[type]) -> None:
+    """Let torch's safe unpickler accept classes that were created inside and are no nodes: layers of caches."""
+    with _LOCK:
+        watching = [block for block in _ACTIVE if block.watches]
+        if watching:
+            _make_safe(watching[0], classes)
 
 
 def _remake_late() -> None:

@@ -23,6 +23,7 @@ from typing import ClassVar
 from kvconform.errors import CacheStructureError
 
 __all__ = [
+    "CLASS",
     "ENTRIES",
     "Absent",
     "CacheLeaf",
@@ -40,6 +41,9 @@ __all__ = [
     "parse",
     "parse_all",
 ]
+
+CLASS = "class"
+"""The fact that names the class of a layer which lives with its model. No attribute is called so: it is a keyword."""
 
 
 def code_text(letters: str, number: int | None) -> str:

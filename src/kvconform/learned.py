@@ -8,7 +8,7 @@ never replaced, since other modules hold them by name.
 | table | key | answer | filled by |
 |---|---|---|---|
 | `LAYERS` | layer class | its code and its usual attributes | `layers.layer_kinds` |
-| `LAYERS_BY_CODE` | letters of a code | the same | `layers.layer_kinds` |
+| `LAYERS_BY_CODE` | letters of a code, or `module:Name` of a model's class | the same | `layers.layer_kinds` |
 | `CACHES` | cache class | the attributes of a new cache | `layers.cache_kinds` |
 | `PATTERNS` | layer class | whether and how the fast path writes it | `layers.fast` |
 | `PLANS` | cache class and context | how such a cache is rebuilt | `layers.plans` |
@@ -33,6 +33,9 @@ class LayerModel:
         fresh: attributes and values of an example before its first update.
         ready: attributes and values after it. A context leaves out the values that a layer shares with these.
         constants: those of `ready` that neither tensors nor the code determine.
+        reference: `module:Name` of a class that lives with its model, whose base the rest describes; else empty.
+        changing: attributes of such a class whose number can change, so that it is a leaf.
+        changing_inside: the same of numbers in lists and dicts.
     """
 
     cls: type
@@ -41,6 +44,9 @@ class LayerModel:
     fresh: dict[str, Any]
     ready: dict[str, Any]
     constants: tuple[tuple[str, Any], ...] = ()
+    reference: str = ""
+    changing: frozenset[str] = frozenset()
+    changing_inside: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from kvconform.arrivals import Watch
 from kvconform.errors import CacheStructureError
 from kvconform.layers.cache_kinds import cache_model_of
 from kvconform.layers.layer_kinds import learn_layers
+from kvconform.layers.model_layers import layer_classes_of_models
 from kvconform.pytree import Node, Registration
 
 __all__ = [
@@ -213,6 +214,8 @@ def _loaded(module: ModuleType) -> None:
     for cls in found:
         blocks.arrive(cls, _node_of)
     if probes.has_layers():
+        learn_layers()
+        blocks.make_known(layer_classes_of_models())
         cache: Any = probes.cache_class("Cache")
         for cls in {*found, *(cls for cls in probes.classes_in(module) if issubclass(cls, cache))}:
             cache_model_of(cls)
@@ -221,7 +224,7 @@ def _loaded(module: ModuleType) -> None:
 def _pickled_classes() -> list[Any]:
     """Classes that the pickled example inputs of a saved program name."""
     layers = probes.classes_in(probes.transformers_cache_utils())
-    return [*{*layers, *probes.cache_classes(), *probes.model_output_classes()}]
+    return [*{*layers, *layer_classes_of_models(), *probes.cache_classes(), *probes.model_output_classes()}]
 
 
 def _check(cls: type, example: Any) -> None:

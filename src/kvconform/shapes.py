@@ -13,6 +13,7 @@ from kvconform import flatten, probes
 __all__ = ["dynamic_shapes_for"]
 
 _LEAF = re.compile(r"(?P<name>.+)_(?P<letters>[A-Z]+)\d*_(?P<index>\d+)")
+_MODEL_LAYER = re.compile(r"#(?P<index>\d+)\.class=.*", re.DOTALL)
 _GROWING = frozenset({"D", "W", "I", "LD", "LW", "K"})
 
 
@@ -52,8 +53,11 @@ def _is_cache(value: Any) -> bool:
 
 def _cache_shapes(cache: Any, batch: Any, length: Any, cross_length: Any) -> list[Any]:
     counted = _is_counted(cache)
-    pairs, _ = flatten.flatten_with_keys_counted_cache(cache) if counted else flatten.flatten_with_keys_cache(cache)
+    pairs, context = (
+        flatten.flatten_with_keys_counted_cache(cache) if counted else flatten.flatten_with_keys_cache(cache)
+    )
     names = [key.key for key, _ in pairs]
+    of_models = {match["index"] for text in context if (match := _MODEL_LAYER.fullmatch(text))}
     with_counter = {
         match["index"] for name in names if (match := _LEAF.fullmatch(name)) and match["name"] == "cumulative_length"
     }
@@ -68,7 +72,9 @@ def _cache_shapes(cache: Any, batch: Any, length: Any, cross_length: Any) -> lis
             slides = match is not None and match["index"] in with_counter
             # Past a window the number of tokens stays. Of one structure for all lengths it is a number of its own.
             of_window = torch.export.Dim.AUTO if counted and length is not None else None
-            shapes.append(_tensor_shape(name, child, batch, of_window if slides else length))
+            of_a_model = match is not None and match["index"] in of_models
+            tokens = of_window if slides else length
+            shapes.append(_tensor_shape(name, child, batch, tokens, of_a_model=of_a_model))
     return shapes
 
 
@@ -78,16 +84,23 @@ def _is_counted(cache: Any) -> bool:
     return node is not None and node.flatten_fn is flatten.flatten_counted_cache
 
 
-def _tensor_shape(name: str, tensor: torch.Tensor, batch: Any, length: Any) -> dict[int, Any] | None:
+def _tensor_shape(
+    name: str, tensor: torch.Tensor, batch: Any, length: Any, *, of_a_model: bool
+) -> dict[int, Any] | None:
     match = _LEAF.fullmatch(name)
     if tensor.dim() < 2 or (match is None and not name.startswith(("conv_states", "ssm_states"))):  # noqa: PLR2004
         # Counters and flags, and what has no tokens yet.
         return None
     shape = {} if batch is None else {0: batch}
-    if match is not None and length is not None and match["letters"] in _GROWING:
-        position = {"key": 2, "value": 2, "indexer_keys": 1}.get(match["name"])
-        if position is not None:
-            shape[position] = length
+    if match is None or length is None:
+        return shape or None
+    # The code of a class that lives with its model is that of its base after an M.
+    position = {"key": 2, "value": 2, "indexer_keys": 1}.get(match["name"])
+    if position is not None and match["letters"][of_a_model:] in _GROWING:
+        shape[position] = length
+    elif position is None and of_a_model:
+        # No rule says which dimension of a tensor of its own grows: torch finds out.
+        shape.update(dict.fromkeys(range(1, tensor.dim()), torch.export.Dim.AUTO))
     return shape or None
 
 

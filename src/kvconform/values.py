@@ -55,31 +55,40 @@ class Writer:
         self.names.append(name)
         return LEAF
 
-    def write(self, path: str, value: Any, suffix: str = "") -> Any:
+    def write(self, path: str, value: Any, suffix: str = "", *, changing: bool = False) -> Any:
         """Write `value` as JSON; its leaves are called `path` + `suffix`.
+
+        Args:
+            path: the attribute, and the path inside it.
+            value: its value.
+            suffix: what follows the path in the name of a leaf.
+            changing: whether the whole numbers in it can change with the tokens. They are leaves then.
 
         Raises:
             UnknownLayerError: something in `value` is neither JSON nor a leaf.
         """
         if isinstance(value, (*TENSOR_LIKE, *_cache_types())):
             return self.leaf(path + suffix, value)
+        if changing and (type(value) is int or _wraps_an_int(value)):
+            return self.leaf(path + suffix, value)
         if value is None or type(value) in (bool, int, float, str):
             return value
         if value is self.owner:
             return {"owner": 0}
         if isinstance(value, (list, tuple, set, frozenset, dict)):
-            return self._container(path, value, suffix)
+            return self._container(path, value, suffix, changing=changing)
         return self._other(path, value, suffix)
 
-    def _container(self, path: str, value: Any, suffix: str) -> Any:
+    def _container(self, path: str, value: Any, suffix: str, *, changing: bool) -> Any:
         if isinstance(value, dict):
             kind = _MAPPINGS.get(type(value))
             pairs = [
-                [self.write(f"{path}.key", k, suffix), self.write(f"{path}.{k}", v, suffix)] for k, v in value.items()
+                [self.write(f"{path}.key", k, suffix), self.write(f"{path}.{k}", v, suffix, changing=changing)]
+                for k, v in value.items()
             ]
             return {kind: pairs} if kind else self._refuse(path, value)
         items = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
-        written = [self.write(f"{path}.{i}", item, suffix) for i, item in enumerate(items)]
+        written = [self.write(f"{path}.{i}", item, suffix, changing=changing) for i, item in enumerate(items)]
         if type(value) is list:
             return written
         kind = _CONTAINERS.get(type(value))
@@ -230,6 +239,11 @@ def _item(text: str, index: int) -> str:
 @probes.constant
 def _string(text: str) -> str:
     return str(json.loads(text))
+
+
+def _wraps_an_int(value: Any) -> bool:
+    """Whether torch.export put its wrapper in place of an int leaf, as it does while it looks at dynamic shapes."""
+    return type(value).__module__ == "torch.export.dynamic_shapes" and hasattr(value, "val")
 
 
 def _cache_types() -> tuple[type, ...]:

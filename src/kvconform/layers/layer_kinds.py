@@ -21,22 +21,25 @@
 | Z | DummyLayer | |
 | K | a layer of SinkCache (no layer class: 4.44 to 4.52) | window_length |
 
+| M... | a class in `transformers.models`: M, and the code of its base (`model_layers`) | that of the base |
+
 `register_layer` adds a class of one's own. D, W, S and X are the codes of the seeds, the others were free.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from kvconform import learned, probes
-from kvconform.errors import KVConformError, UnknownLayerError
+from kvconform.errors import CacheStructureError, KVConformError, UnknownLayerError
+from kvconform.layers import model_layers
 from kvconform.learned import LAYERS, LAYERS_BY_CODE, LayerModel
 from kvconform.origins import COUNTERS, TENSORS_OF_A_LAYER, is_derived
 
-__all__ = ["code_of", "learn_layers", "model_by_code", "model_of", "register_layer"]
+__all__ = ["code_of", "learn_layers", "model_by_code", "model_by_name", "model_of", "register_layer"]
 
 _WINDOW = "sliding_window"
 _LENGTH = "max_cache_len"
@@ -123,12 +126,17 @@ def learn_layers() -> None:
             model_of(cls)
     for cls in _OWN:
         model_of(cls)
+    for cls in model_layers.layer_classes_of_models():
+        # One whose base is not known is refused when it is met.
+        if cls not in LAYERS and _known_base(cls) is not None:
+            model_of(cls)
 
 
 def _learn(cls: type) -> LayerModel:
-    row = _OWN.get(cls)
-    if row is None and cls is probes.cache_class(cls.__name__):
-        row = _KNOWN.get(cls.__name__)
+    row = _OWN.get(cls) or _known(cls)
+    if row is None and _known_base(cls) is not None:
+        LAYERS[cls] = model_by_name(model_layers.name_of(cls))
+        return LAYERS[cls]
     if row is None:
         raise UnknownLayerError(
             f"{cls.__module__}.{cls.__qualname__} is a cache layer that kvconform does not know ({probes.release()}): "
@@ -141,6 +149,48 @@ def _learn(cls: type) -> LayerModel:
     LAYERS[cls] = LayerModel(cls, row.code, row.config, fresh, ready, constants)
     LAYERS_BY_CODE[row.code] = LAYERS[cls]
     return LAYERS[cls]
+
+
+def _known(cls: type) -> _Row | None:
+    return _KNOWN.get(cls.__name__) if cls is probes.cache_class(cls.__name__) else None
+
+
+def _known_base(cls: type) -> type | None:
+    """The nearest base that is known, of a class that lives with its model."""
+    if not model_layers.is_of_a_model(cls):
+        return None
+    return next((base for base in cls.__mro__[1:] if _known(base) is not None), None)
+
+
+def model_by_name(reference: str) -> LayerModel:
+    """The model of a class in `transformers.models`, called `module:Name`: that of its base, and what can change.
+
+    A context can name it after its class was given a code too (`register_layer`), and is read as it was written.
+
+    Raises:
+        CacheStructureError: there is no such class, or it is no layer of a kind that is known.
+    """
+    model = LAYERS_BY_CODE.get(reference)
+    if model is not None:
+        return model
+    cls = model_layers.class_named(reference)
+    base = _known_base(cls)
+    if base is None:
+        raise CacheStructureError(
+            f"the context gives a layer the class {reference}, which is no cache layer of a known kind "
+            f"({probes.release()}): pass the context of a flatten"
+        )
+    changing, changing_inside = model_layers.numbers_that_change(cls, base)
+    known = model_of(base)
+    LAYERS_BY_CODE[reference] = replace(
+        known,
+        cls=cls,
+        code=f"M{known.code}",
+        reference=reference,
+        changing=changing,
+        changing_inside=changing_inside,
+    )
+    return LAYERS_BY_CODE[reference]
 
 
 def _is_constant(name: str, row: _Row) -> bool:

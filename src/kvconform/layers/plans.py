@@ -16,10 +16,10 @@ from kvconform import probes
 from kvconform.errors import CacheStructureError
 from kvconform.layers import fast
 from kvconform.layers.cache_kinds import cache_model_of, layers_that_a_new_cache_has, names_from_parts
-from kvconform.layers.layer_kinds import model_by_code, model_of
+from kvconform.layers.layer_kinds import model_by_code, model_by_name, model_of
 from kvconform.learned import PLANS
 from kvconform.origins import COUNTERS, TENSORS_OF_A_LAYER, Origin, grows, is_derived, origin_in_cache, origin_of
-from kvconform.values import Reader, Writer, loads
+from kvconform.values import Reader, Writer, dumps, loads
 
 __all__ = ["LayerPlan", "Plan", "plan_of"]
 
@@ -32,6 +32,7 @@ class LayerPlan:
 
     Attributes:
         letters: the code of its class.
+        kind: what its class is looked up by: these letters, or the name of a class that lives with its model.
         config: the attribute with the number in its code.
         number: that number.
         ready: whether it has keys and values.
@@ -44,6 +45,7 @@ class LayerPlan:
     """
 
     letters: str
+    kind: str
     config: str | None
     number: int | None
     ready: bool
@@ -96,8 +98,10 @@ def plan_of(cls: type, context: list[str]) -> Plan:
 def _make_plan(cls: type, context: list[str]) -> Plan:
     layers: dict[int, LayerPlan] = {}
     plan = Plan()
-    for text in context:
-        _take(grammar.parse(text), layers, plan)
+    entries = grammar.parse_all(context)
+    classes = _classes(entries)
+    for entry in entries:
+        _take(entry, layers, plan, classes)
     _check(layers, context)
     _add_unmentioned_layers(cls, layers, plan)
     plan.layers = [layers[i] for i in range(len(layers))]
@@ -115,18 +119,33 @@ def _make_plan(cls: type, context: list[str]) -> Plan:
 # ------------------------------------------------------------------------------------------- what the context mentions
 
 
-def _take(entry: grammar.Entry, layers: dict[int, LayerPlan], plan: Plan) -> None:
+def _classes(entries: Iterable[grammar.Entry]) -> dict[int, str]:
+    """The classes that facts name, by the index of the layer: those that live with their models."""
+    found: dict[int, str] = {}
+    for entry in entries:
+        if isinstance(entry, grammar.Fact) and entry.index is not None and entry.name == grammar.CLASS:
+            reference = entry.value[1:-1]
+            if entry.value != dumps(reference):
+                raise CacheStructureError(f"{entry.write()!r} names no class: pass the context of a flatten")
+            if found.setdefault(entry.index, reference) != reference:
+                raise _second_class(entry, entry.index)
+    return found
+
+
+def _take(entry: grammar.Entry, layers: dict[int, LayerPlan], plan: Plan, classes: dict[int, str]) -> None:
     """Note in the plan what one entry says."""
     match entry:
         case grammar.LayerLeaf():
             # A leaf that comes first in its layer makes it; a layer without keys begins with an entry of its own.
-            _layer(entry, layers).leaves.append(_ATTRIBUTE.get(entry.name, entry.name))
+            _layer(entry, layers, classes).leaves.append(_ATTRIBUTE.get(entry.name, entry.name))
         case grammar.EmptyLayer():
-            _layer(entry, layers).ready = False
+            _layer(entry, layers, classes).ready = False
         case grammar.CacheLeaf(path):
             plan.leaves.append(path)
         case grammar.Fact(index, name, value):
-            _target(entry, index, layers, plan).facts.append((name, loads(value)))
+            target = _target(entry, index, layers, plan)
+            if index is None or name != grammar.CLASS:
+                target.facts.append((name, loads(value)))
         case grammar.PastLayers(indices):
             # Only a cache of lists has this entry. Here it is an attribute that is called so.
             plan.facts.append(("past", [*indices]))
@@ -150,16 +169,27 @@ def _target(entry: grammar.Entry, index: int | None, layers: dict[int, LayerPlan
     return layers[index]
 
 
-def _layer(entry: grammar.LayerLeaf | grammar.EmptyLayer, layers: dict[int, LayerPlan]) -> LayerPlan:
+def _layer(
+    entry: grammar.LayerLeaf | grammar.EmptyLayer, layers: dict[int, LayerPlan], classes: dict[int, str]
+) -> LayerPlan:
     if entry.index not in layers:
-        config = model_by_code(entry.letters).config
-        layers[entry.index] = LayerPlan(entry.letters, config, entry.number, ready=True)
+        reference = classes.get(entry.index)
+        model = model_by_code(entry.letters) if reference is None else model_by_name(reference)
+        if reference is not None and model.code != entry.letters:
+            raise CacheStructureError(
+                f"{entry.write()!r} is a layer of code {entry.letters}, and {reference} has {model.code} here "
+                f"({probes.release()}): unflatten with the release that wrote it, or export again with this one"
+            )
+        kind = entry.letters if reference is None else reference
+        layers[entry.index] = LayerPlan(entry.letters, kind, model.config, entry.number, ready=True)
     layer = layers[entry.index]
     if (layer.letters, layer.number) != (entry.letters, entry.number):
-        raise CacheStructureError(
-            f"{entry.write()!r} gives layer {entry.index} a second class: pass the context of a flatten"
-        )
+        raise _second_class(entry, entry.index)
     return layer
+
+
+def _second_class(entry: grammar.Entry, index: int) -> CacheStructureError:
+    return CacheStructureError(f"{entry.write()!r} gives layer {index} a second class: pass the context of a flatten")
 
 
 def _check(layers: dict[int, LayerPlan], context: list[str]) -> None:
@@ -191,12 +221,13 @@ def _add_unmentioned_layers(cls: type, layers: dict[int, LayerPlan], plan: Plan)
     if new is None:
         plan.absent.append("layers")
     else:
-        layers.update({i: LayerPlan(model_of(type(one)).code, None, None, ready=False) for i, one in enumerate(new)})
+        codes = [model_of(type(one)).code for one in new]
+        layers.update({i: LayerPlan(code, code, None, None, ready=False) for i, code in enumerate(codes)})
 
 
 def _add_unmentioned(layer: LayerPlan) -> None:
     """Say where the attributes of a layer come from that its context does not mention."""
-    model = model_by_code(layer.letters)
+    model = model_by_code(layer.kind)
     base = model.ready if layer.ready else model.fresh
     layer.grows = grows(base)
     filled = layer.ready or bool(layer.leaves)
@@ -237,7 +268,7 @@ def _add_defaults(plan: Plan | LayerPlan, defaults: dict[str, Any]) -> None:
 
 def _refuse_other_counters(index: int, layer: LayerPlan) -> None:
     """Refuse a layer that counts otherwise than its class does here: it would be taken for an empty one."""
-    model = model_by_code(layer.letters)
+    model = model_by_code(layer.kind)
     if not layer.ready or not model.ready:
         return
     names = {*_given(layer), *layer.derived}
@@ -262,7 +293,7 @@ def _is_plain(layer: LayerPlan) -> bool:
 
 def _recipe(layer: LayerPlan) -> fast.Recipe:
     config = {} if layer.config is None else {layer.config: layer.number}
-    return fast.recipe_of(model_by_code(layer.letters).cls, {**dict(layer.defaults), **config}, layer.derived)
+    return fast.recipe_of(model_by_code(layer.kind).cls, {**dict(layer.defaults), **config}, layer.derived)
 
 
 def _shared(plan: Plan) -> dict[str, Any] | None:

@@ -86,7 +86,7 @@ def _read_layer(cache: Any, plan: LayerPlan, leaves: list[Any]) -> Any:
     for name in plan.derived:
         counts = plan.grows and name in COUNTERS
         state[name] = length_of(state["keys"]) if counts else derived(name, state, reference_of(state))
-    layer: Any = object.__new__(model_by_code(plan.letters).cls)
+    layer: Any = object.__new__(model_by_code(plan.kind).cls)
     _assign(layer, state)
     return layer
 

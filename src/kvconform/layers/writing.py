@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kvconform.attributes import attributes, in_order, same
-from kvconform.context import Absent, EmptyLayer, Fact, Follows, LayerLeaf, Past
+from kvconform.context import CLASS, Absent, EmptyLayer, Fact, Follows, LayerLeaf, Past
 from kvconform.layers import fast
 from kvconform.layers.cache_kinds import are_unused, cache_model_of, values_from_parts
 from kvconform.layers.layer_kinds import code_of, model_of
@@ -84,6 +84,7 @@ def _write_layer(writer: Writer, layer: Any, index: int, *, counted: bool) -> li
     base = model.ready if ready else model.fresh
     start = len(writer.names)
     facts = [] if ready else [EmptyLayer.text(code, index)]
+    facts += [Fact.text(index, CLASS, dumps(model.reference))] if model.reference else []
     if ready:
         writer.leaf(LayerLeaf.text("key", code, index), state["keys"])
         writer.leaf(LayerLeaf.text("value", code, index), state["values"])
@@ -94,10 +95,17 @@ def _write_layer(writer: Writer, layer: Any, index: int, *, counted: bool) -> li
         if origin is Origin.ABSENT and tells_itself(name, value, state):
             facts.append(Follows.text(index, name))
         elif (counted and ready and _counts_a_window(model, name)) or not is_as_expected(origin, name, state, base):
-            facts += _write_attribute(writer, index, name, value, LayerLeaf.text("", code, index))
+            suffix = LayerLeaf.text("", code, index)
+            written = _write_value(writer, name, value, suffix, changing=_changes(model, name, value))
+            facts += _fact(index, name, written)
             facts += [] if counted else _past(index, name, value, state, model)
     facts += [Absent.text(index, name) for name in base if name not in state]
     return writer.names[start:] + facts
+
+
+def _changes(model: LayerModel, name: str, value: Any) -> bool:
+    """Whether numbers in an attribute of a model's class can change with the tokens, so that they are leaves."""
+    return name in (model.changing_inside if isinstance(value, (list, tuple, dict)) else model.changing)
 
 
 def _counts_a_window(model: LayerModel, name: str) -> bool:
@@ -123,7 +131,7 @@ def _write_cache(writer: Writer, cache: Any) -> list[str]:
         elif origin is Origin.PARTS and name == "layer_init_kwargs":
             facts.append(_write_arguments(writer, value, parts[name]))
         else:
-            facts += _write_attribute(writer, None, name, value, "")
+            facts += _fact(None, name, _write_value(writer, name, value, ""))
     listed = () if are_unused(type(cache), state.get("layers")) else ("layers",)
     facts += [Absent.text(None, name) for name in (*listed, *expected) if name not in state]
     return writer.names[start:] + facts
@@ -138,12 +146,14 @@ def _write_arguments(writer: Writer, arguments: dict[str, Any], expected: dict[s
     return Fact.text(None, "layer_init_kwargs", dumps({"dict": pairs}))
 
 
-def _write_attribute(writer: Writer, index: int | None, name: str, value: Any, suffix: str) -> list[str]:
+def _write_value(writer: Writer, name: str, value: Any, suffix: str, *, changing: bool = False) -> Any:
     if name in COUNTERS:
         # Whatever stands there: torch.export wraps int leaves in a type of its own while it looks at dynamic shapes.
-        written: Any = writer.leaf(name + suffix, value)
-    else:
-        written = writer.write(name, value, suffix)
+        return writer.leaf(name + suffix, value)
+    return writer.write(name, value, suffix, changing=changing)
+
+
+def _fact(index: int | None, name: str, written: Any) -> list[str]:
     # A leaf whose name says where it belongs needs no fact.
     return [] if written is LEAF else [Fact.text(index, name, dumps(written))]
 
