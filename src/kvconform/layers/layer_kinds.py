@@ -171,7 +171,7 @@ def model_by_name(reference: str) -> LayerModel:
         CacheStructureError: there is no such class, or it is no layer of a kind that is known.
     """
     model = LAYERS_BY_CODE.get(reference)
-    if model is not None:
+    if model is not None and model.reference == reference:
         return model
     cls = model_layers.class_named(reference)
     base = _known_base(cls)

@@ -9,11 +9,13 @@ DeepSeek V4 (5.23) has a subclass of DynamicSlidingWindowLayer beside its model,
     in a context       the letters of the base after an `M`, and a fact that names the class
 
 A context may come from a file of a stranger. The class that it names is therefore looked up in `transformers.models`
-alone, and must be a layer class that is defined there.
+alone, and must be a layer class that is defined there. Only a `modeling_` module is imported for it: the folders of the
+models also hold scripts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import importlib
 import inspect
@@ -59,12 +61,12 @@ def class_named(reference: Any) -> type:
             f"the context gives a layer the class {reference!r}, which is not in transformers.models: pass the context "
             "of a flatten (a class of your own has a code: kvconform.register_layer)"
         )
-    try:
-        # A module that nothing has imported yet: a saved program is often loaded before its model.
-        importlib.import_module(match["module"])
-        found = vars(sys.modules[match["module"]]).get(match["name"])
-    except ImportError:
-        found = None
+    module = match["module"]
+    if module not in sys.modules and module.rpartition(".")[2].startswith("modeling_"):
+        # A saved program is often loaded before its model. What cannot be imported has no class here.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    found = getattr(sys.modules.get(module), match["name"], None)
     if not isinstance(found, type) or name_of(found) != reference:
         raise CacheStructureError(
             f"the context gives a layer the class {reference}, which does not exist here ({probes.release()}): load it "
@@ -76,7 +78,7 @@ def class_named(reference: Any) -> type:
 def layer_classes_of_models() -> Iterator[type]:
     """Every layer class of a model whose module is imported now."""
     base = probes.cache_class("CacheLayerMixin")
-    todo = [] if base is None else base.__subclasses__()
+    todo: list[type] = [] if base is None else base.__subclasses__()
     seen: set[type] = set()
     while todo:
         cls = todo.pop()
