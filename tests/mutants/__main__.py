@@ -4,13 +4,17 @@ For each mutant: killed, by which check, or survived. A survivor fails the run u
 is no fault; a row whose mutants are killed, or do not exist here, fails it too. Then the checks that killed nothing,
 each asked of mutants until it kills one (with --idle), so that one which cannot fail is named.
 
-Exit codes: 0 all were noticed or are harmless, 1 not so, 2 usage.
+Each answer is saved under .cache/mutants/ when it comes: the same command goes on where it was stopped (--fresh asks
+everything anew). Whoever changes the library, the suite or the mutants begins anew.
+
+Exit codes: 0 all were noticed or are harmless, 1 not so, 2 usage, 130 stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import functools
 import random
 import sys
 import time
@@ -19,6 +23,10 @@ from collections.abc import Sequence
 from mutants import generated, harmless, running
 from mutants.generated import Mutant
 from mutants.running import Questions, Verdict
+from mutants.saved import Answers
+
+STOPPED = 130
+"""The exit code of a command that Ctrl-C ended."""
 
 
 def main(argv: list[str]) -> int:
@@ -29,6 +37,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     parser.add_argument("--idle", action="store_true", help="name the checks that kill no mutant at all (takes longer)")
     parser.add_argument("--list", action="store_true", help="list the mutants of this release, and run none")
+    parser.add_argument("--fresh", action="store_true", help="ask everything anew, whatever was answered before")
     options = parser.parse_args(argv)
     known = running.prepare()
     chosen = _chosen(known, options.mutant, options.sample)
@@ -38,11 +47,30 @@ def main(argv: list[str]) -> int:
     if not chosen:
         print(f"error: no mutant matches {options.mutant}: try --list", file=sys.stderr)  # noqa: T201
         return 2
+    answers = Answers.here()
+    if options.fresh:
+        answers.forget()
+    try:
+        return _run([known[name] for name in chosen], known, answers, options)
+    except WrongWithoutMutantError as error:
+        print("error: these fail without a mutant, and prove nothing:", *error.args, sep="\n  ")  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        print(f"stopped; {len(answers.read())} answers are in {answers.path}: run it again to go on", file=sys.stderr)  # noqa: T201
+        return STOPPED
+
+
+class WrongWithoutMutantError(Exception):
+    """Checks fail for the registration that mutants are made from: one message each."""
+
+
+@functools.cache
+def _questions() -> Questions:
+    """The checks, each asked once of the right registration: only where there is something to ask."""
     questions = Questions.of(running.suite(), running.right())
     if questions.failing:
-        print("error: these fail without a mutant, and prove nothing:", *questions.failing, sep="\n  ")  # noqa: T201
-        return 1
-    return _run([known[name] for name in chosen], known, questions, options)
+        raise WrongWithoutMutantError(*questions.failing)
+    return questions
 
 
 def _chosen(known: dict[str, Mutant], globs: Sequence[str] | None, sample: int | None) -> list[str]:
@@ -52,10 +80,10 @@ def _chosen(known: dict[str, Mutant], globs: Sequence[str] | None, sample: int |
     return names
 
 
-def _run(chosen: list[Mutant], known: dict[str, Mutant], questions: Questions, options: argparse.Namespace) -> int:
+def _run(chosen: list[Mutant], known: dict[str, Mutant], answers: Answers, options: argparse.Namespace) -> int:
     begun = time.monotonic()
     verdicts: list[Verdict] = []
-    for verdict in running.judge_all(chosen, questions, options.jobs):
+    for verdict in answers.judge_all(chosen, _questions, options.jobs):
         verdicts.append(verdict)
         told = f"{verdict.killer} ({verdict.status})" if verdict.killer else ""
         print(f"{'killed' if verdict.killer else 'SURVIVED':9} {verdict.mutant:60} {told}", flush=True)  # noqa: T201
@@ -68,13 +96,21 @@ def _run(chosen: list[Mutant], known: dict[str, Mutant], questions: Questions, o
     for line in problems.lines:
         print(f"error: {line}")  # noqa: T201
     if options.idle:
-        _print_idle(questions, sorted(questions.ids - used), chosen, options.jobs)
+        _print_idle(used, chosen, answers, options.jobs)
     return 1 if problems.lines else 0
 
 
-def _print_idle(questions: Questions, left: list[str], chosen: list[Mutant], jobs: int) -> None:
-    idle = running.idle(questions, left, chosen, jobs)
+def _print_idle(used: set[str], chosen: list[Mutant], answers: Answers, jobs: int) -> None:
+    questions = _questions()
+    left = sorted(questions.ids - used)
+    idle = [name for name in left if not _kills(name, chosen, answers, jobs)]
     print(f"\n{len(idle)} of {len(questions.ids)} checks kill no mutant: {', '.join(idle) or '-'}")  # noqa: T201
+
+
+def _kills(check: str, chosen: list[Mutant], answers: Answers, jobs: int) -> bool:
+    """Whether a check by itself notices any mutant; it is asked until it does."""
+    alone = functools.partial(_questions().only, check)
+    return any(verdict.killer is not None for verdict in answers.judge_all(chosen, alone, jobs, check))
 
 
 if __name__ == "__main__":

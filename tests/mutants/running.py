@@ -78,6 +78,13 @@ class Questions:
         """The ids of all of them."""
         return {check.id for check in (*self.entered, *self.lifetimes)}
 
+    def only(self, name: str) -> Questions:
+        """One of them, alone."""
+        entered, lifetimes = (
+            tuple(check for check in share if check.id == name) for share in (self.entered, self.lifetimes)
+        )
+        return Questions(entered, lifetimes, ())
+
 
 def _rank(seconds: float) -> int:
     """Seconds by steps of four times, so that the order hardly depends on the moment."""
@@ -99,9 +106,23 @@ def judge(mutant: Mutant, questions: Questions) -> Verdict:
 
 
 def judge_all(mutants: Sequence[Mutant], questions: Questions, jobs: int = 2) -> Iterator[Verdict]:
-    """Judge each mutant in a fork of this process, ``jobs`` at a time; whatever a mutant breaks ends with its fork."""
-    waiting = list(mutants)[::-1]
+    """Judge each mutant in a fork of this process, ``jobs`` at a time; whatever a mutant breaks ends with its fork.
+
+    Forks that still run when the caller wants no more are ended.
+    """
     running: dict[int, tuple[Mutant, int, float, bytes]] = {}
+    try:
+        yield from _judge_all(list(mutants)[::-1], questions, jobs, running)
+    finally:
+        for pipe, (_, pid, _, _) in running.items():
+            os.close(pipe)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _judge_all(
+    waiting: list[Mutant], questions: Questions, jobs: int, running: dict[int, tuple[Mutant, int, float, bytes]]
+) -> Iterator[Verdict]:
     with selectors.DefaultSelector() as selector:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -122,18 +143,6 @@ def judge_all(mutants: Sequence[Mutant], questions: Questions, jobs: int = 2) ->
                     os.kill(pid, signal.SIGKILL)
 
 
-def idle(questions: Questions, left: Sequence[str], mutants: Sequence[Mutant], jobs: int) -> list[str]:
-    """The checks among ``left`` that notice none of the mutants, each check asked until it notices one."""
-    by_id = {check.id: check for check in (*questions.entered, *questions.lifetimes)}
-    found = []
-    for name in left:
-        alone = [by_id[name]]
-        share = Questions((), tuple(alone), ()) if asking.enters_itself(alone[0]) else Questions(tuple(alone), (), ())
-        if all(verdict.killer is None for verdict in judge_all(mutants, share, jobs)):
-            found.append(name)
-    return found
-
-
 def _fork(mutant: Mutant, questions: Questions) -> tuple[int, int]:
     reading, writing = os.pipe()
     pid = os.fork()
@@ -141,6 +150,8 @@ def _fork(mutant: Mutant, questions: Questions) -> tuple[int, int]:
         os.close(writing)
         return pid, reading
     try:
+        # Ctrl-C reaches every process of a terminal; the one that forked this ends it, and an end is no answer.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         verdict = judge(mutant, questions)
         os.write(writing, json.dumps(asdict(verdict)).encode())
     finally:
