@@ -90,7 +90,7 @@ def test_every_planned_check_has_a_start_and_an_end(run):
 def test_record_begins_with_the_cell_and_ends_with_counts(run):
     records = run[1]
     assert records[0]["kind"] == "cell"
-    assert records[0]["schema"] == 1
+    assert records[0]["schema"] == 2
     assert records[-1]["kind"] == "end"
     assert records[-1]["outcome"] == "complete"
     assert sum(records[-1]["counts"].values()) == len(EXPECTED)
