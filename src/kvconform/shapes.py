@@ -69,7 +69,8 @@ def _cache_shapes(cache: Any, batch: Any, length: Any, cross_length: Any) -> lis
             shapes.append(_dynamic_int())
         else:
             match = _LEAF.fullmatch(name)
-            slides = match is not None and match["index"] in with_counter
+            # Only keys and values stay within the window: what else a layer has may grow on.
+            slides = match is not None and match["index"] in with_counter and match["name"] in ("key", "value")
             # Past a window the number of tokens stays. Of one structure for all lengths it is a number of its own.
             of_window = torch.export.Dim.AUTO if counted and length is not None else None
             of_a_model = match is not None and match["index"] in of_models

@@ -347,6 +347,21 @@ def test_dynamic_shapes_of_own_tensors_are_left_to_torch(fake):
     assert found["extra_MD_1"] == {0: "B", 1: auto, 2: auto, 3: auto}
 
 
+def test_past_a_window_own_tensors_still_grow(fake):
+    window = probes.cache_class("DynamicSlidingWindowLayer")
+    if window is None:
+        pytest.skip("this release has no dynamic sliding layers")
+    fake.FakeWindow = type("FakeWindow", (window,), {"__module__": FAKE})
+    cache = probes.cache_class("DynamicCache")()
+    cache.layers = [fake.FakeWindow(sliding_window=4)]
+    cache.layers[0].update(torch.ones(1, 2, 9, 4), torch.ones(1, 2, 9, 4))
+    cache.layers[0].extra = torch.ones(1, 9, 4)
+    with register_flattening_functions():
+        found = dict(zip(spec_of(cache).context, shapes.dynamic_shapes_for(cache, "B", "L"), strict=False))
+    assert found["key_MW4_0"] == {0: "B"}
+    assert found["extra_MW4_0"] == {0: "B", 1: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO}
+
+
 @pytest.mark.skipif(not probes.takes_dynamic_int(), reason="this torch takes no dynamic int")
 def test_an_exported_step_runs_at_lengths_that_it_has_not_seen(fake):
     auto = torch.export.Dim.AUTO
