@@ -383,21 +383,21 @@ def test_an_exported_step_runs_at_lengths_that_it_has_not_seen(fake):
 # ----------------------------------------------------------------------------------------------------- DeepSeek V4
 
 
-@pytest.fixture(scope="module")
-def deepseek():
-    """A tiny random model that compresses every two and every four tokens."""
+def tiny_deepseek(few, many):
+    """A tiny random model that compresses every `few` and every `many` tokens."""
     transformers = importlib.import_module("transformers")
     if not hasattr(transformers, "DeepseekV4Config"):
         pytest.skip("this release has no DeepSeek V4")
     from kvconform.export.tiny import make_tiny
 
     kinds = ["heavily_compressed_attention", "compressed_sparse_attention"]
-    rates = {"compressed_sparse_attention": 2, "heavily_compressed_attention": 4}
+    rates = {"compressed_sparse_attention": few, "heavily_compressed_attention": many}
     return make_tiny("DeepseekV4Config", num_hidden_layers=2, layer_types=kinds, compress_rates=rates)
 
 
 @torch.no_grad()
-def test_deepseek_v4_decodes_on_after_each_round_trip(deepseek):
+def test_deepseek_v4_decodes_on_after_each_round_trip():
+    deepseek = tiny_deepseek(2, 4)
     tokens = torch.arange(2 * 16).reshape(2, 16) % 7
     caches = [probes.cache_class("DynamicCache")(config=deepseek.config) for _ in range(2)]
     structures = {}
@@ -414,3 +414,45 @@ def test_deepseek_v4_decodes_on_after_each_round_trip(deepseek):
     assert [type(layer).__name__ for layer in caches[1].layers] == ["DeepseekV4HCACache", "DeepseekV4CSACache"]
     # Below the window of 8, and from there on, as every sliding layer.
     assert list(structures.values()) == [list(range(3, 8)), list(range(8, 17))]
+
+
+class DecodeDeepseek(torch.nn.Module):
+    """A decode step: logits, and the cache after it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, position_ids, past_key_values):
+        """Shapes (batch, 1) of the first two."""
+        found = self.model(
+            input_ids=input_ids, position_ids=position_ids, past_key_values=past_key_values, use_cache=True
+        )
+        return found.logits, found.past_key_values
+
+
+@pytest.mark.skipif(not probes.takes_dynamic_int(), reason="this torch takes no dynamic int")
+@torch.no_grad()
+def test_an_exported_step_of_deepseek_v4_runs_at_lengths_that_it_has_not_seen():
+    """Lengths at the same place between two compressions: the model branches on whether a step closes a window."""
+    deepseek, auto = tiny_deepseek(4, 8), torch.export.Dim.AUTO
+    step = DecodeDeepseek(deepseek).eval()
+    tokens = torch.arange(2 * 40).reshape(2, 40) % 7
+
+    def inputs(length):
+        cache = probes.cache_class("DynamicCache")(config=deepseek.config)
+        deepseek(input_ids=tokens[:, :length], past_key_values=cache, use_cache=True)
+        positions = torch.full((2, 1), length)
+        return {"input_ids": tokens[:, length : length + 1], "position_ids": positions, "past_key_values": cache}
+
+    with register_flattening_functions():
+        given = inputs(22)
+        of_cache = shapes.dynamic_shapes_for(given["past_key_values"], auto, auto)
+        asked = {"input_ids": {0: auto}, "position_ids": {0: auto}, "past_key_values": of_cache}
+        program = torch.export.export(step, (), given, dynamic_shapes=asked, strict=False).module()
+        for length in (21, 30, 38):
+            got, cache = program(**inputs(length))
+            expected, other = step(**inputs(length))
+            assert torch.allclose(got, expected, atol=1e-5), length
+            assert spec_of(cache) == spec_of(other)
+            assert cache.layers[1].entry_count == other.layers[1].entry_count
