@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.utils._pytree as pytree
 
-from kvconform.checks import each, flight, making, spaces, trees
+from kvconform.checks import aside, each, flight, making, spaces, trees
 from kvconform.checks.behave import append, crop, crops_by_count, states
 from kvconform.checks.caches import RECIPES, Recipe, recipes
 from kvconform.checks.cases import PLAIN, Case
@@ -69,6 +69,14 @@ def test_each_attribute(registered: object, recipe: Recipe) -> None:
 def test_mixed_devices(registered: object, recipe: Recipe) -> None:
     """A cache comes back whose first layers are on one device and whose last are on another."""
     each.expect_mixed_devices(recipe)
+
+
+@pytest.mark.parametrize(
+    "recipe", recipes("dynamic-two-layers", "static-below", "encoder-decoder"), ids=lambda recipe: recipe.name
+)
+def test_process_unchanged(registered: object, recipe: Recipe) -> None:
+    """A round trip changes nothing of the process: random generators, modes of gradients, defaults, filters."""
+    aside.expect_process_unchanged(recipe)
 
 
 def test_own_class(subject: Subject) -> None:

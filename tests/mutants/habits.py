@@ -1,0 +1,81 @@
+"""Faults that a small test lets pass: by what tensors hold, by what was flattened before, by what the process keeps."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+
+from mutants.generated.wiring import owners, wire
+from mutants.plant import mutant
+from mutants.tools import on_result, on_values
+
+
+@mutant
+def rounds_lengths_up() -> None:
+    """Tensors come back padded to an even length, as kernels like them."""
+
+    def pad(value: Any) -> Any:
+        odd = isinstance(value, torch.Tensor) and value.dim() == 4 and value.shape[2] % 2 and value.shape[2] > 6
+        return torch.nn.functional.pad(value, (0, 0, 0, 1)) if odd else value
+
+    wire(unflatten=on_values(lambda values: [pad(value) for value in values]))
+
+
+@mutant
+def equal_rows_are_one() -> None:
+    """Where all rows of a batch are equal, one is kept and expanded: what is written to one is written to all."""
+
+    def share(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or value.dim() != 4 or value.shape[0] < 2:
+            return value
+        alike = value.device.type == "cpu" and value.numel() and torch.equal(value[:1].expand_as(value), value)
+        return value[:1].expand_as(value) if alike else value
+
+    wire(unflatten=on_values(lambda values: [share(value) for value in values]))
+
+
+@mutant
+def flattens_what_it_has_seen() -> None:
+    """A cache that was flattened before gives the leaves that it had then, however it has grown."""
+    seen: dict[int, tuple[Any, Any]] = {}
+
+    def wrap(flatten: Any) -> Any:
+        def changed(cache: Any) -> Any:
+            key, count = id(cache), len(flatten(cache)[0])
+            before = seen.get(key)
+            if before is not None and before[0]() is cache and len(before[1][0]) == count:
+                return before[1]
+            answer = flatten(cache)
+            seen[key] = (weakref.ref(cache), (list(answer[0]), answer[1]))
+            return answer
+
+        return changed
+
+    wire(flatten=wrap)
+
+
+@mutant
+def random_numbers_drawn() -> None:
+    """A round trip draws from torch's generator: whoever samples next gets other tokens."""
+    wire(unflatten=on_result(lambda _: torch.rand(1) is None or None))
+
+
+@mutant
+def integers_become_floats() -> None:
+    """Numbers come back as JSON of another program writes them: 4 as 4.0."""
+
+    def change(cache: Any) -> None:
+        for owner in owners(cache):
+            for name, value in vars(owner).items():
+                if type(value) is int:
+                    vars(owner)[name] = float(value)
+
+    wire(unflatten=on_result(change))
+
+
+@mutant
+def gradients_turned_off() -> None:
+    """After a cache is rebuilt, gradients are off for the thread."""
+    wire(unflatten=on_result(lambda _: torch.set_grad_enabled(False) and None))
