@@ -12,6 +12,7 @@ from matrix.judge.changes import Change, ReleaseChanges, release_changes
 from matrix.judge.findings import some
 from matrix.render import wording
 from matrix.render.grid import Results
+from matrix.render.site import data
 from matrix.render.text import printable
 
 MOST_CAUSES = 8
@@ -67,19 +68,7 @@ def to_json(change: ReleaseChanges) -> dict[str, Any]:
     return {
         "axis": change.axis,
         "release": change.release,
-        "before": change.before,
-        "beside": list(change.beside),
-        "changes": [
-            {
-                "kind": one.kind,
-                "subject": one.subject,
-                "failure": one.page or None,
-                "message": one.message,
-                "checks": list(one.ids),
-                "beside": list(one.beside),
-            }
-            for one in change.changes
-        ],
+        **(data.changes(change) or {}),
     }
 
 
