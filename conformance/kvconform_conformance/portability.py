@@ -24,7 +24,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from kvconform.checks import archive, shapes, trees
-from kvconform.checks.caches import Recipe, recipes
+from kvconform.checks.caches import Example, examples
 from kvconform.checks.errors import ExpectationError, expect_equal
 from kvconform.checks.exporting import expect_program_equals_eager, export
 from kvconform.checks.modules import UpdateCache
@@ -37,7 +37,7 @@ from kvconform_conformance.runner.subjects import resolve
 
 SCHEMA = 1
 BATCH, MORE_TOKENS = 3, 2
-EXAMPLES = (*recipes("dynamic-two-layers", "encoder-decoder", "static-below", "static-sliding-past"), *SLIDING)
+EXAMPLES = (*examples("dynamic-two-layers", "encoder-decoder", "static-below", "static-sliding-past"), *SLIDING)
 QUESTIONS = ("program", "context")
 Answer = tuple[str, str]
 
@@ -83,12 +83,12 @@ def _run(options: argparse.Namespace, record: Record) -> None:
     asked = _save if options.act == "save" else _load
     options.folder.mkdir(parents=True, exist_ok=True)
     subject = resolve(options.subject)
-    for recipe in EXAMPLES:
-        for question, answer in asked(recipe, options.folder):
+    for example in EXAMPLES:
+        for question, answer in asked(example, options.folder):
             # The subject is entered for each question: what one leaves behind must not help the next.
             with subject.activate():
                 status, message = _answer(answer)
-            record.write("answer", program=recipe.name, question=question, status=status, message=clean(message))
+            record.write("answer", program=example.name, question=question, status=status, message=clean(message))
     record.write("end", finished=now())
 
 
@@ -113,70 +113,70 @@ def _answer(ask: Callable[[], None]) -> Answer:
     return "pass", ""
 
 
-def _save(recipe: Recipe, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    for path in folder.glob(f"{recipe.name}.*"):
+def _save(example: Example, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    for path in folder.glob(f"{example.name}.*"):
         path.unlink()
-    yield "program", lambda: save_program(recipe, folder)
-    yield "context", lambda: save_context(recipe, folder)
+    yield "program", lambda: save_program(example, folder)
+    yield "context", lambda: save_context(example, folder)
 
 
-def _load(recipe: Recipe, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    yield "program", lambda: load_program(recipe, folder)
-    yield "context", lambda: load_context(recipe, folder)
+def _load(example: Example, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    yield "program", lambda: load_program(example, folder)
+    yield "context", lambda: load_context(example, folder)
 
 
-def save_program(recipe: Recipe, folder: Path) -> None:
+def save_program(example: Example, folder: Path) -> None:
     """Export the decode step of an example, batch and length dynamic, and write the archive."""
-    _require(recipe, "the saving release: ")
-    cache = recipe.build()
-    trees.expect_registered(cache, recipe.where)
+    _require(example, "the saving release: ")
+    cache = example.build()
+    trees.expect_registered(cache, example.where)
     module = UpdateCache.like(cache)
-    dims = shapes.named(recipe.longest)
-    asked: Any = ({0: dims.batch}, shapes.dynamic_shapes(recipe.build, 2, recipe.length, dims), {})
-    program = export(module, step_inputs(cache), asked, where=recipe.where)
-    expect_program_equals_eager(program, module, step_inputs(cache), where=recipe.where)
-    archive.save(program, folder / f"{recipe.name}.pt2", recipe.where)
+    dims = shapes.named(example.longest)
+    asked: Any = ({0: dims.batch}, shapes.dynamic_shapes(example.build, 2, example.length, dims), {})
+    program = export(module, step_inputs(cache), asked, where=example.where)
+    expect_program_equals_eager(program, module, step_inputs(cache), where=example.where)
+    archive.save(program, folder / f"{example.name}.pt2", example.where)
 
 
-def save_context(recipe: Recipe, folder: Path) -> None:
+def save_context(example: Example, folder: Path) -> None:
     """Write the tree spec of an example as text, and its leaves."""
-    _require(recipe, "the saving release: ")
-    cache = recipe.build()
-    trees.expect_registered(cache, recipe.where)
+    _require(example, "the saving release: ")
+    cache = example.build()
+    trees.expect_registered(cache, example.where)
     leaves, spec = pytree.tree_flatten(cache)
     facts = {"spec": pytree.treespec_dumps(spec), "context": _context(spec), "storage": storage()}
-    torch.save(leaves, folder / f"{recipe.name}.leaves")
-    (folder / f"{recipe.name}.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    torch.save(leaves, folder / f"{example.name}.leaves")
+    (folder / f"{example.name}.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
-def load_program(recipe: Recipe, folder: Path) -> None:
+def load_program(example: Example, folder: Path) -> None:
     """Load an archive and run it on this environment's own cache, at a batch and length it was not exported with."""
-    _require(recipe, "the loading release: ")
-    _require_same_storage(recipe, folder)
-    path = folder / f"{recipe.name}.pt2"
-    _expect_saved(path, recipe)
-    program = archive.expect_loads(path, recipe.where)
-    module = UpdateCache.like(recipe.build())
-    args = step_inputs(recipe.build(BATCH, recipe.length + MORE_TOKENS), BATCH)
+    _require(example, "the loading release: ")
+    _require_same_storage(example, folder)
+    path = folder / f"{example.name}.pt2"
+    _expect_saved(path, example)
+    program = archive.expect_loads(path, example.where)
+    module = UpdateCache.like(example.build())
+    args = step_inputs(example.build(BATCH, example.length + MORE_TOKENS), BATCH)
     try:
-        expect_program_equals_eager(program, module, args, where=f"{recipe.where}; batch {BATCH}")
+        expect_program_equals_eager(program, module, args, where=f"{example.where}; batch {BATCH}")
     except ExpectationError as failure:
-        raise ExpectationError(f"{_context_difference(recipe, folder)}{failure}") from failure
+        raise ExpectationError(f"{_context_difference(example, folder)}{failure}") from failure
 
 
-def load_context(recipe: Recipe, folder: Path) -> None:
+def load_context(example: Example, folder: Path) -> None:
     """Make a cache from the spec's text and the leaves: class, layers, lengths and tensors equal this release's own."""
-    _require(recipe, "the loading release: ")
-    _require_same_storage(recipe, folder)
-    path = folder / f"{recipe.name}.json"
-    _expect_saved(path, recipe)
-    spec = pytree.treespec_loads(_facts(recipe, folder)["spec"])
-    leaves: list[Any] = torch.load(folder / f"{recipe.name}.leaves", weights_only=True)
-    got, expected = pytree.tree_unflatten(leaves, spec), recipe.build()
-    expect_equal("the class", type(got).__name__, type(expected).__name__, recipe.where)
-    expect_equal("the sequence length", int(got.get_seq_length()), int(expected.get_seq_length()), recipe.where)
+    _require(example, "the loading release: ")
+    _require_same_storage(example, folder)
+    path = folder / f"{example.name}.json"
+    _expect_saved(path, example)
+    spec = pytree.treespec_loads(_facts(example, folder)["spec"])
+    leaves: list[Any] = torch.load(folder / f"{example.name}.leaves", weights_only=True)
+    got, expected = pytree.tree_unflatten(leaves, spec), example.build()
+    expect_equal("the class", type(got).__name__, type(expected).__name__, example.where)
+    expect_equal("the sequence length", int(got.get_seq_length()), int(expected.get_seq_length()), example.where)
     found = differences(essence(observe(got)), essence(observe(expected)))
-    trees.expect_no_differences(found, "the cache made from the text differs from this release's own", recipe.where)
+    trees.expect_no_differences(found, "the cache made from the text differs from this release's own", example.where)
 
 
 def storage() -> str:
@@ -184,13 +184,13 @@ def storage() -> str:
     return "layers" if "layers" in vars(lookup("transformers.cache_utils:DynamicCache")()) else "two lists"
 
 
-def _require(recipe: Recipe, whose: str) -> None:
-    for need in recipe.needs:
+def _require(example: Example, whose: str) -> None:
+    for need in example.needs:
         if not need.met():
             raise NotApplicableError(f"{whose}{need.reason}")
 
 
-def _require_same_storage(recipe: Recipe, folder: Path) -> None:
+def _require_same_storage(example: Example, folder: Path) -> None:
     """Leave out the pairs of releases that cannot work, where a cache has layers in one of them and not in the other.
 
     Where caches have layers (transformers 4.54 and later) a context names their classes; where they are two lists there
@@ -200,36 +200,36 @@ def _require_same_storage(recipe: Recipe, folder: Path) -> None:
     Raises:
         NotApplicableError: the storage and the contexts differ; the message holds both contexts.
     """
-    if not (folder / f"{recipe.name}.json").exists():
+    if not (folder / f"{example.name}.json").exists():
         return
-    facts = _facts(recipe, folder)
-    mine = _own_context(recipe)
+    facts = _facts(example, folder)
+    mine = _own_context(example)
     if facts["storage"] != storage() and facts["context"] != mine:
         raise NotApplicableError(
             f"saved where caches are {facts['storage']}, context {facts['context']}; here they are {storage()}, {mine}"
         )
 
 
-def _context_difference(recipe: Recipe, folder: Path) -> str:
+def _context_difference(example: Example, folder: Path) -> str:
     """The saved context and this environment's, as the beginning of a message; empty where they are the same."""
-    if not (folder / f"{recipe.name}.json").exists():
+    if not (folder / f"{example.name}.json").exists():
         return ""
-    saved, mine = _facts(recipe, folder)["context"], _own_context(recipe)
+    saved, mine = _facts(example, folder)["context"], _own_context(example)
     return "" if saved == mine else f"the context saved is {saved}, here it is {mine}: "
 
 
-def _expect_saved(path: Path, recipe: Recipe) -> None:
+def _expect_saved(path: Path, example: Example) -> None:
     if not path.exists():
-        raise ExpectationError(f"{path.name} was not saved, expected a file [{recipe.where}]")
+        raise ExpectationError(f"{path.name} was not saved, expected a file [{example.where}]")
 
 
-def _facts(recipe: Recipe, folder: Path) -> dict[str, str]:
-    facts: dict[str, str] = json.loads((folder / f"{recipe.name}.json").read_text("utf-8"))
+def _facts(example: Example, folder: Path) -> dict[str, str]:
+    facts: dict[str, str] = json.loads((folder / f"{example.name}.json").read_text("utf-8"))
     return facts
 
 
-def _own_context(recipe: Recipe) -> str:
-    return _context(pytree.tree_flatten(recipe.build())[1])
+def _own_context(example: Example) -> str:
+    return _context(pytree.tree_flatten(example.build())[1])
 
 
 def _context(spec: Any) -> str:

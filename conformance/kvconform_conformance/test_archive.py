@@ -8,7 +8,7 @@ import pytest
 import torch.utils._pytree as pytree
 
 from kvconform.checks import archive
-from kvconform.checks.caches import Recipe
+from kvconform.checks.caches import Example
 from kvconform.checks.errors import expect_equal
 from kvconform.checks.exporting import TOLERANCE, expect_program_equals_eager
 from kvconform.checks.observe import same
@@ -18,35 +18,35 @@ from kvconform_conformance.runner import python
 from kvconform_conformance.runner.subjects import Subject
 
 
-@pytest.mark.parametrize("recipe", EXPORTED, ids=lambda recipe: recipe.name)
-def test_same_process(registered: Subject, recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("example", EXPORTED, ids=lambda example: example.name)
+def test_same_process(registered: Subject, example: Example, tmp_path: Path) -> None:
     """A decode step saved and loaded in one process equals eager, and loading falls back to no unsafe unpickling."""
-    program = decode_step(registered, recipe, dynamic=False)
+    program = decode_step(registered, example, dynamic=False)
     path = tmp_path / "program.pt2"
-    archive.save(program.exported, path, recipe.where)
-    loaded = archive.expect_loads(path, recipe.where)
-    expect_program_equals_eager(loaded, program.module, step_inputs(recipe.build()), where=f"{recipe.where}, loaded")
+    archive.save(program.exported, path, example.where)
+    loaded = archive.expect_loads(path, example.where)
+    expect_program_equals_eager(loaded, program.module, step_inputs(example.build()), where=f"{example.where}, loaded")
 
 
-@pytest.mark.parametrize("recipe", DYNAMIC, ids=lambda recipe: recipe.name)
-def test_dynamic(registered: Subject, recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("example", DYNAMIC, ids=lambda example: example.name)
+def test_dynamic(registered: Subject, example: Example, tmp_path: Path) -> None:
     """A loaded program still takes an unseen batch and length."""
-    program = decode_step(registered, recipe, dynamic=True)
+    program = decode_step(registered, example, dynamic=True)
     path = tmp_path / "program.pt2"
-    archive.save(program.exported, path, recipe.where)
-    loaded = archive.expect_loads(path, recipe.where)
-    args = step_inputs(recipe.build(3, recipe.length + 2), 3)
-    expect_program_equals_eager(loaded, program.module, args, where=f"{recipe.where}, loaded; batch 3")
+    archive.save(program.exported, path, example.where)
+    loaded = archive.expect_loads(path, example.where)
+    args = step_inputs(example.build(3, example.length + 2), 3)
+    expect_program_equals_eager(loaded, program.module, args, where=f"{example.where}, loaded; batch 3")
 
 
 @pytest.mark.parametrize("name", ["dynamic-two-layers"])
 def test_fresh_process(registered: Subject, name: str, tmp_path: Path) -> None:
     """A saved program loads and runs in a process that only entered the subject, at an unseen batch and length."""
-    recipe = by_name(name)
-    program = decode_step(registered, recipe, dynamic=True)
+    example = by_name(name)
+    program = decode_step(registered, example, dynamic=True)
     path = tmp_path / "program.pt2"
-    archive.save(program.exported, path, recipe.where)
-    batch, length = 3, recipe.length + 2
+    archive.save(program.exported, path, example.where)
+    batch, length = 3, example.length + 2
     result = tmp_path / "result.pt"
     fresh = [
         *python.options(),
@@ -57,8 +57,8 @@ def test_fresh_process(registered: Subject, name: str, tmp_path: Path) -> None:
         str(batch),
         str(length),
     ]
-    got = archive.run_in_fresh_process([*fresh, str(path), str(result)], result, recipe.where)
-    expected = pytree.tree_leaves(program.module(*step_inputs(recipe.build(batch, length), batch)))
-    expect_equal("the number of leaves", len(got), len(expected), recipe.where)
+    got = archive.run_in_fresh_process([*fresh, str(path), str(result)], result, example.where)
+    expected = pytree.tree_leaves(program.module(*step_inputs(example.build(batch, length), batch)))
+    expect_equal("the number of leaves", len(got), len(expected), example.where)
     for index, (one, other) in enumerate(zip(got, expected, strict=True)):
-        expect_equal(f"leaf {index} equals eager", same(one, other, TOLERANCE), True, recipe.where)
+        expect_equal(f"leaf {index} equals eager", same(one, other, TOLERANCE), True, example.where)

@@ -10,7 +10,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from kvconform.checks import making, moves, spaces, trees
-from kvconform.checks.caches import RECIPES, Recipe, recipes
+from kvconform.checks.caches import EXAMPLES, Example, examples
 from kvconform.checks.cases import Case
 from kvconform.checks.errors import expect_equal
 from kvconform.checks.many import expect_for_all
@@ -18,8 +18,8 @@ from kvconform.checks.observe import differences, observe
 from kvconform_conformance.runner.needs import needs, needs_cuda
 
 of = pytest.mark.parametrize(
-    "recipe",
-    recipes("dynamic-two-layers", "sliding-past", "mixed-past", "encoder-decoder", "static-below"),
+    "example",
+    examples("dynamic-two-layers", "sliding-past", "mixed-past", "encoder-decoder", "static-below"),
     ids=lambda r: r.name,
 )
 
@@ -50,39 +50,39 @@ def _fake_moved(cache: Any) -> Any:
 
 
 @of
-def test_fake_round_trip(registered: object, recipe: Recipe) -> None:
+def test_fake_round_trip(registered: object, example: Example) -> None:
     """A cache of fake CUDA tensors comes back on CUDA, unallocated, with the same counters."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    trees.expect_registered(recipe.build(), recipe.where)
+    trees.expect_registered(example.build(), example.where)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        cache = _fake_moved(recipe.build())
-        expect_equal("devices", _devices(cache), ["cuda"], recipe.where)
-        restored = trees.round_trip(cache, recipe.where)
-        expect_equal("devices after a round trip", _devices(restored), ["cuda"], recipe.where)
-        trees.expect_no_differences(differences(observe(restored), observe(cache)), "lost on fake CUDA", recipe.where)
+        cache = _fake_moved(example.build())
+        expect_equal("devices", _devices(cache), ["cuda"], example.where)
+        restored = trees.round_trip(cache, example.where)
+        expect_equal("devices after a round trip", _devices(restored), ["cuda"], example.where)
+        trees.expect_no_differences(differences(observe(restored), observe(cache)), "lost on fake CUDA", example.where)
 
 
 @of
-def test_fake_move(registered: object, recipe: Recipe) -> None:
+def test_fake_move(registered: object, example: Example) -> None:
     """`tree_map` moves every tensor of a cache to another device."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    trees.expect_registered(recipe.build(), recipe.where)
+    trees.expect_registered(example.build(), example.where)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        cache = recipe.build()
-        expect_equal("devices", _devices(cache), ["cpu"], recipe.where)
-        expect_equal("devices after the move", _devices(_fake_moved(cache)), ["cuda"], recipe.where)
+        cache = example.build()
+        expect_equal("devices", _devices(cache), ["cpu"], example.where)
+        expect_equal("devices after the move", _devices(_fake_moved(cache)), ["cuda"], example.where)
 
 
 @of
-def test_meta(registered: object, recipe: Recipe) -> None:
+def test_meta(registered: object, example: Example) -> None:
     """A cache on the meta device keeps shapes and types through a round trip."""
-    trees.expect_registered(recipe.build(), recipe.where)
-    cache = _moved(recipe.build(), "meta")
-    expect_equal("devices", _devices(cache), ["meta"], recipe.where)
+    trees.expect_registered(example.build(), example.where)
+    cache = _moved(example.build(), "meta")
+    expect_equal("devices", _devices(cache), ["meta"], example.where)
     trees.expect_no_differences(
-        differences(observe(trees.round_trip(cache, recipe.where)), observe(cache)), "lost on meta", recipe.where
+        differences(observe(trees.round_trip(cache, example.where)), observe(cache)), "lost on meta", example.where
     )
 
 
@@ -108,31 +108,31 @@ def _expect_moved(case: Case, move: moves.Move) -> None:
     moves.expect_moved(making.build(case), move)
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_moved(registered: object, recipe: Recipe) -> None:
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_moved(registered: object, example: Example) -> None:
     """A cache of each kind, moved to another type and to the device "meta", tells that in every attribute."""
     for move in MOVES.values():
-        moves.expect_moved(recipe.build(), move, recipe.where)
+        moves.expect_moved(example.build(), move, example.where)
 
 
 @of
 @needs_cuda()
-def test_cuda_round_trip(registered: object, recipe: Recipe) -> None:
+def test_cuda_round_trip(registered: object, example: Example) -> None:
     """A cache of real CUDA tensors comes back whole."""
-    trees.expect_round_trip(recipe.build(device="cuda"), recipe.where)
+    trees.expect_round_trip(example.build(device="cuda"), example.where)
 
 
 @of
 @needs_cuda()
-def test_cuda_move(registered: object, recipe: Recipe) -> None:
+def test_cuda_move(registered: object, example: Example) -> None:
     """A cache that `tree_map` moved from CPU to GPU and back equals the original."""
-    cache = recipe.build()
-    trees.expect_registered(cache, recipe.where)
+    cache = example.build()
+    trees.expect_registered(cache, example.where)
     there = _moved(cache, "cuda")
-    expect_equal("devices after the move", _devices(there), ["cuda"], recipe.where)
+    expect_equal("devices after the move", _devices(there), ["cuda"], example.where)
     for got, expected in zip(pytree.tree_leaves(_moved(there, "cpu")), pytree.tree_leaves(cache), strict=True):
         same = torch.equal(got, expected) if isinstance(expected, torch.Tensor) else got == expected
-        expect_equal("a leaf that was moved and moved back is equal", same, True, recipe.where)
+        expect_equal("a leaf that was moved and moved back is equal", same, True, example.where)
 
 
 @needs_cuda(devices=2)
@@ -150,7 +150,7 @@ def test_cuda_two_devices(registered: object) -> None:
 @needs_cuda()
 def test_cuda_memory(registered: object) -> None:
     """A round trip allocates nothing on the device."""
-    cache = recipes("dynamic-two-layers")[0].build(device="cuda")
+    cache = examples("dynamic-two-layers")[0].build(device="cuda")
     trees.expect_registered(cache)
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()

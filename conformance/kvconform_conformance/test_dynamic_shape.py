@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kvconform.checks import shapes, trees
-from kvconform.checks.caches import Recipe, recipes
+from kvconform.checks.caches import Example, examples
 from kvconform.checks.exporting import (
     expect_decodes,
     expect_exportable,
@@ -23,97 +23,97 @@ from kvconform_conformance.runner.needs import needs
 from kvconform_conformance.runner.subjects import Subject
 
 STEPS = 8
-_HINTED = recipes("dynamic-two-layers", "encoder-decoder")
+_HINTED = examples("dynamic-two-layers", "encoder-decoder")
 
 
 def _combinations() -> list[Any]:
-    """Every recipe with named dimensions; the hints, which come to the same program, with one recipe of each kind."""
-    ways: list[tuple[str, Callable[[int], shapes.Dims], tuple[Recipe, ...], tuple[Need, ...]]] = [
+    """Every example with named dimensions; the hints, which come to the same program, with one example of each kind."""
+    ways: list[tuple[str, Callable[[int], shapes.Dims], tuple[Example, ...], tuple[Need, ...]]] = [
         ("named", shapes.named, DYNAMIC, ()),
         ("dynamic-hint", lambda _: shapes.hinted("DYNAMIC"), _HINTED, (has("torch.export:Dim.DYNAMIC"),)),
         ("auto-hint", lambda _: shapes.hinted("AUTO"), _HINTED, (has("torch.export:Dim.AUTO"),)),
     ]
     return [
-        pytest.param(dims, recipe, id=f"{name}-{recipe.name}", marks=needs(*required))
+        pytest.param(dims, example, id=f"{name}-{example.name}", marks=needs(*required))
         for name, dims, chosen, required in ways
-        for recipe in chosen
+        for example in chosen
     ]
 
 
-asked_in_each_way = pytest.mark.parametrize(("dims", "recipe"), _combinations())
-of = pytest.mark.parametrize("recipe", DYNAMIC, ids=lambda recipe: recipe.name)
+asked_in_each_way = pytest.mark.parametrize(("dims", "example"), _combinations())
+of = pytest.mark.parametrize("example", DYNAMIC, ids=lambda example: example.name)
 
 
-def _asked(recipe: Recipe, dims: shapes.Dims) -> tuple[Any, ...]:
+def _asked(example: Example, dims: shapes.Dims) -> tuple[Any, ...]:
     """The dynamic shapes of `(x, cache)`: the batch of both, and the cache's length."""
-    cache = shapes.dynamic_shapes(recipe.build, 2, recipe.length, dims)
+    cache = shapes.dynamic_shapes(example.build, 2, example.length, dims)
     return ({0: dims.batch}, cache)
 
 
-def _unseen(recipe: Recipe) -> list[tuple[int, int]]:
+def _unseen(example: Example) -> list[tuple[int, int]]:
     """Two (batch, length) pairs unlike the exported one, on the same side of a window."""
-    return [(3, recipe.length + 2), (5, recipe.length + 7)]
+    return [(3, example.length + 2), (5, example.length + 7)]
 
 
 @asked_in_each_way
-def test_cache_in(registered: object, recipe: Recipe, dims: Callable[[int], shapes.Dims]) -> None:
+def test_cache_in(registered: object, example: Example, dims: Callable[[int], shapes.Dims]) -> None:
     """A module that reads a cache: symbolic exactly where asked, equal to eager at two unseen (batch, length) pairs."""
-    trees.expect_registered(recipe.build(), recipe.where)
-    asked = _asked(recipe, dims(recipe.longest))
+    trees.expect_registered(example.build(), example.where)
+    asked = _asked(example, dims(example.longest))
     module = ReadCache()
-    program = expect_exportable(module, (step_states(2, 1, 0), recipe.build()), asked, where=recipe.where)
-    expect_symbolic_exactly(program, asked, recipe.where)
-    for batch, length in _unseen(recipe):
-        args = (step_states(batch, 1, 0), recipe.build(batch, length))
-        expect_program_equals_eager(program, module, args, where=f"{recipe.where}; batch {batch}, length {length}")
+    program = expect_exportable(module, (step_states(2, 1, 0), example.build()), asked, where=example.where)
+    expect_symbolic_exactly(program, asked, example.where)
+    for batch, length in _unseen(example):
+        args = (step_states(batch, 1, 0), example.build(batch, length))
+        expect_program_equals_eager(program, module, args, where=f"{example.where}; batch {batch}, length {length}")
 
 
 @asked_in_each_way
-def test_cache_in_and_out(registered: Subject, recipe: Recipe, dims: Callable[[int], shapes.Dims]) -> None:
+def test_cache_in_and_out(registered: Subject, example: Example, dims: Callable[[int], shapes.Dims]) -> None:
     """A decode step: symbolic exactly where asked; result and returned cache equal eager at two unseen sizes."""
     shared = dims is shapes.named
-    program = decode_step(registered, recipe, dynamic=True) if shared else _step(recipe, dims(recipe.longest))
-    _expect_generality(program, recipe)
+    program = decode_step(registered, example, dynamic=True) if shared else _step(example, dims(example.longest))
+    _expect_generality(program, example)
 
 
 @of
-def test_strict(registered: object, recipe: Recipe) -> None:
+def test_strict(registered: object, example: Example) -> None:
     """The same decode step exported in strict mode, with named dimensions."""
-    _expect_generality(_step(recipe, shapes.named(recipe.longest), strict=True), recipe)
+    _expect_generality(_step(example, shapes.named(example.longest), strict=True), example)
 
 
-def _step(recipe: Recipe, dims: shapes.Dims, *, strict: bool = False) -> Program:
+def _step(example: Example, dims: shapes.Dims, *, strict: bool = False) -> Program:
     """A decode step that no other check asks."""
-    cache = recipe.build()
-    trees.expect_registered(cache, recipe.where)
-    asked = (*_asked(recipe, dims), {})
+    cache = example.build()
+    trees.expect_registered(cache, example.where)
+    asked = (*_asked(example, dims), {})
     module = UpdateCache.like(cache)
-    program = expect_exportable(module, step_inputs(cache), asked, strict=strict, where=recipe.where)
+    program = expect_exportable(module, step_inputs(cache), asked, strict=strict, where=example.where)
     return Program(program, module, asked)
 
 
-def _expect_generality(program: Program, recipe: Recipe) -> None:
-    expect_symbolic_exactly(program.exported, program.asked, recipe.where)
-    for batch, length in _unseen(recipe):
-        args = step_inputs(recipe.build(batch, length), batch)
-        where = f"{recipe.where}; batch {batch}, length {length}"
+def _expect_generality(program: Program, example: Example) -> None:
+    expect_symbolic_exactly(program.exported, program.asked, example.where)
+    for batch, length in _unseen(example):
+        args = step_inputs(example.build(batch, length), batch)
+        where = f"{example.where}; batch {batch}, length {length}"
         expect_program_equals_eager(program.exported, program.module, args, where=where)
 
 
 @of
-def test_decode(registered: Subject, recipe: Recipe) -> None:
+def test_decode(registered: Subject, example: Example) -> None:
     """Eight decode steps through one program, fed its own cache, equal eager.
 
     A sliding cache stays within its window.
     """
-    program = decode_step(registered, recipe, dynamic=True)
+    program = decode_step(registered, example, dynamic=True)
     expect_decodes(
         program.exported,
         program.module,
-        step_inputs(recipe.build()),
+        step_inputs(example.build()),
         lambda step: step_states(2, 1, step),
         steps=STEPS,
-        where=recipe.where,
+        where=example.where,
     )
 
 

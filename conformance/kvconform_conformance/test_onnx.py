@@ -18,7 +18,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from kvconform.checks import shapes, trees
-from kvconform.checks.caches import Recipe, recipes
+from kvconform.checks.caches import Example, examples
 from kvconform.checks.errors import ExpectationError, expect, expect_equal
 from kvconform.checks.modules import UpdateCache, stored
 from kvconform.checks.needs import Need, cache_class, has
@@ -118,26 +118,26 @@ def test_gallery(registered: object, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", [by_name("dynamic-two-layers"), by_name("encoder-decoder")], ids=lambda recipe: recipe.name
+    "example", [by_name("dynamic-two-layers"), by_name("encoder-decoder")], ids=lambda example: example.name
 )
-def test_cache_step(registered: object, recipe: Recipe, tmp_path: Path) -> None:
+def test_cache_step(registered: object, example: Example, tmp_path: Path) -> None:
     """A step that appends to a cache and returns it, batch and length dynamic: onnxruntime equals eager."""
-    cache = recipe.build()
-    trees.expect_registered(cache, recipe.where)
-    dims = shapes.named(recipe.longest)
-    asked: Any = ({0: dims.batch}, shapes.dynamic_shapes(recipe.build, 2, recipe.length, dims), {})
-    tried = ((2, recipe.length), (3, recipe.length + 2), (5, recipe.length + 4))
-    _expect_onnx(UpdateCache.like(cache), _arguments(recipe), asked, tried, tmp_path, recipe.where)
+    cache = example.build()
+    trees.expect_registered(cache, example.where)
+    dims = shapes.named(example.longest)
+    asked: Any = ({0: dims.batch}, shapes.dynamic_shapes(example.build, 2, example.length, dims), {})
+    tried = ((2, example.length), (3, example.length + 2), (5, example.length + 4))
+    _expect_onnx(UpdateCache.like(cache), _arguments(example), asked, tried, tmp_path, example.where)
 
 
 @needs(cache_class("StaticCache"))
-@pytest.mark.parametrize("recipe", recipes("static-below"), ids=lambda recipe: recipe.name)
-def test_static_cache(registered: object, recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("example", examples("static-below"), ids=lambda example: example.name)
+def test_static_cache(registered: object, example: Example, tmp_path: Path) -> None:
     """A step that writes to a StaticCache in place and returns it, its shapes fixed: onnxruntime equals eager."""
-    cache = recipe.build()
-    trees.expect_registered(cache, recipe.where)
-    tried = ((2, recipe.length), (2, recipe.length + 2))
-    _expect_onnx(UpdateCache.like(cache), _arguments(recipe), None, tried, tmp_path, recipe.where)
+    cache = example.build()
+    trees.expect_registered(cache, example.where)
+    tried = ((2, example.length), (2, example.length + 2))
+    _expect_onnx(UpdateCache.like(cache), _arguments(example), None, tried, tmp_path, example.where)
 
 
 @pytest.mark.parametrize("generating", RUN_ELSEWHERE, ids=lambda generating: generating.name)
@@ -157,8 +157,8 @@ def test_as_the_model(subject: Subject, generating: Generating, tmp_path: Path) 
     expect_equal("keys and values", [name for name in caches if "length" not in name], expected, generating.name)
 
 
-def _arguments(recipe: Recipe) -> Arguments:
-    return lambda batch, length: step_inputs(recipe.build(batch, length), batch)
+def _arguments(example: Example) -> Arguments:
+    return lambda batch, length: step_inputs(example.build(batch, length), batch)
 
 
 def _expect_onnx(  # noqa: PLR0917 - a builder or check of many settings

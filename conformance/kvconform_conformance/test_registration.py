@@ -13,7 +13,7 @@ import pytest
 import torch.utils._pytree as pytree
 
 from kvconform.checks import making, spaces, specs, trees
-from kvconform.checks.caches import RECIPES, Recipe, recipes
+from kvconform.checks.caches import EXAMPLES, Example, examples
 from kvconform.checks.cases import Case
 from kvconform.checks.errors import expect, expect_equal
 from kvconform.checks.many import expect_for_all
@@ -24,8 +24,8 @@ from kvconform_conformance.runner.needs import needs
 from kvconform_conformance.runner.subjects import Subject
 
 one_of_each = pytest.mark.parametrize(
-    "recipe",
-    recipes(
+    "example",
+    examples(
         "dynamic-two-layers",
         "dynamic-empty",
         "dynamic-middle-layer-skipped",
@@ -43,13 +43,13 @@ one_of_each = pytest.mark.parametrize(
         "indexed",
         "quantized-fp8",
     ),
-    ids=lambda recipe: recipe.name,
+    ids=lambda example: example.name,
 )
 CLASSES = ("DynamicCache", "StaticCache", "EncoderDecoderCache", "SlidingWindowCache", "HybridCache")
 
 
 def _cache() -> Any:
-    return recipes("dynamic-two-layers")[0].build()
+    return examples("dynamic-two-layers")[0].build()
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs(cache_class(name))) for name in CLASSES])
@@ -187,54 +187,54 @@ def test_import_registers_nothing(subject: Subject) -> None:
 
 
 @one_of_each
-def test_leaf_order(registered: object, recipe: Recipe) -> None:
+def test_leaf_order(registered: object, example: Example) -> None:
     """Leaves are the keys and values of each layer in turn."""
-    trees.expect_leaves_in_order(recipe.build(), recipe.where)
+    trees.expect_leaves_in_order(example.build(), example.where)
 
 
 @one_of_each
-def test_leaf_types(registered: object, recipe: Recipe) -> None:
+def test_leaf_types(registered: object, example: Example) -> None:
     """Every leaf is a tensor or an int, and every state tensor is a leaf."""
-    trees.expect_leaf_types(recipe.build(), recipe.where)
+    trees.expect_leaf_types(example.build(), example.where)
 
 
 @one_of_each
-def test_key_paths(registered: object, recipe: Recipe) -> None:
+def test_key_paths(registered: object, example: Example) -> None:
     """Every leaf has a path of its own."""
-    trees.expect_key_paths(recipe.build(), recipe.where)
+    trees.expect_key_paths(example.build(), example.where)
 
 
 @one_of_each
-def test_json_spec(registered: object, recipe: Recipe) -> None:
+def test_json_spec(registered: object, example: Example) -> None:
     """The spec survives its JSON text and then rebuilds the same cache."""
-    trees.expect_json_spec(recipe.build(), recipe.where)
+    trees.expect_json_spec(example.build(), example.where)
 
 
 @one_of_each
-def test_fx_agrees(registered: object, recipe: Recipe) -> None:
+def test_fx_agrees(registered: object, example: Example) -> None:
     """The tables of torch.fx give the leaves of torch.utils."""
-    trees.expect_fx_agrees(recipe.build(), recipe.where)
+    trees.expect_fx_agrees(example.build(), example.where)
 
 
 @one_of_each
-def test_tree_map(registered: object, recipe: Recipe) -> None:
+def test_tree_map(registered: object, example: Example) -> None:
     """`tree_map` gives a cache of mapped tensors and spares the original."""
-    trees.expect_tree_map(recipe.build(), recipe.where)
+    trees.expect_tree_map(example.build(), example.where)
 
 
-CONSTANT = tuple(recipe for recipe in RECIPES if recipe.length >= 5 and recipe.name != "static-full")
+CONSTANT = tuple(example for example in EXAMPLES if example.length >= 5 and example.name != "static-full")
 
 
-@pytest.mark.parametrize("recipe", CONSTANT, ids=lambda recipe: recipe.name)
-def test_spec_constant(registered: object, recipe: Recipe) -> None:
+@pytest.mark.parametrize("example", CONSTANT, ids=lambda example: example.name)
+def test_spec_constant(registered: object, example: Example) -> None:
     """The spec of a cache two tokens longer is the same."""
-    trees.expect_spec_constant_over_length(recipe.build(), recipe.build(length=recipe.length + 2), recipe.where)
+    trees.expect_spec_constant_over_length(example.build(), example.build(length=example.length + 2), example.where)
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_spec_batch(registered: object, recipe: Recipe) -> None:
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_spec_batch(registered: object, example: Example) -> None:
     """The spec of a cache of another batch size is the same."""
-    trees.expect_spec_constant_over_batch(recipe.build(), recipe.build(batch=3), recipe.where)
+    trees.expect_spec_constant_over_batch(example.build(), example.build(batch=3), example.where)
 
 
 def _promised(name: str) -> list[Case]:

@@ -14,7 +14,7 @@ import torch.utils._pytree as pytree
 
 from kvconform.checks import aside, each, flight, making, spaces, trees
 from kvconform.checks.behave import append, crop, crops_by_count, states
-from kvconform.checks.caches import RECIPES, Recipe, recipes
+from kvconform.checks.caches import EXAMPLES, Example, examples
 from kvconform.checks.cases import PLAIN, Case
 from kvconform.checks.errors import expect
 from kvconform.checks.many import expect_for_all
@@ -23,22 +23,24 @@ from kvconform.checks.observe import differences, observe
 from kvconform.checks.whole import expect_same_leaves, expect_whole
 from kvconform_conformance.runner.subjects import Subject
 
-every = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+every = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 growing = pytest.mark.parametrize(
-    "recipe", recipes("dynamic-two-layers", "dynamic-one-layer", "encoder-decoder", "mixed-below"), ids=lambda r: r.name
+    "example",
+    examples("dynamic-two-layers", "dynamic-one-layer", "encoder-decoder", "mixed-below"),
+    ids=lambda r: r.name,
 )
 
 
 @every
-def test_whole(registered: object, recipe: Recipe) -> None:
+def test_whole(registered: object, example: Example) -> None:
     """A cache comes back with everything it held, its tensors uncopied, its counters exact."""
-    trees.expect_round_trip(recipe.build(), recipe.where)
+    trees.expect_round_trip(example.build(), example.where)
 
 
 @every
-def test_twice(registered: object, recipe: Recipe) -> None:
+def test_twice(registered: object, example: Example) -> None:
     """A second round trip loses nothing either."""
-    trees.expect_round_trip(trees.round_trip(recipe.build(), recipe.where), recipe.where)
+    trees.expect_round_trip(trees.round_trip(example.build(), example.where), example.where)
 
 
 @pytest.mark.parametrize("space", spaces.SPACES, ids=lambda space: space.name)
@@ -59,24 +61,24 @@ def test_in_flight(registered: object, space: spaces.Space) -> None:
     flight.expect_all_apart(space.some(30), seed=5)
 
 
-@pytest.mark.parametrize("recipe", each.with_attributes(), ids=lambda recipe: recipe.name)
-def test_each_attribute(registered: object, recipe: Recipe) -> None:
+@pytest.mark.parametrize("example", each.with_attributes(), ids=lambda example: example.name)
+def test_each_attribute(registered: object, example: Example) -> None:
     """Each attribute comes back in its place, where neighbours and another cache in flight have other values."""
-    each.expect_each_attribute(recipe)
+    each.expect_each_attribute(example)
 
 
-@pytest.mark.parametrize("recipe", each.with_devices(), ids=lambda recipe: recipe.name)
-def test_mixed_devices(registered: object, recipe: Recipe) -> None:
+@pytest.mark.parametrize("example", each.with_devices(), ids=lambda example: example.name)
+def test_mixed_devices(registered: object, example: Example) -> None:
     """A cache comes back whose first layers are on one device and whose last are on another."""
-    each.expect_mixed_devices(recipe)
+    each.expect_mixed_devices(example)
 
 
 @pytest.mark.parametrize(
-    "recipe", recipes("dynamic-two-layers", "static-below", "encoder-decoder"), ids=lambda recipe: recipe.name
+    "example", examples("dynamic-two-layers", "static-below", "encoder-decoder"), ids=lambda example: example.name
 )
-def test_process_unchanged(registered: object, recipe: Recipe) -> None:
+def test_process_unchanged(registered: object, example: Example) -> None:
     """A round trip changes nothing of the process: random generators, modes of gradients, defaults, filters."""
-    aside.expect_process_unchanged(recipe)
+    aside.expect_process_unchanged(example)
 
 
 def test_own_class(subject: Subject) -> None:
@@ -116,15 +118,15 @@ def _expect_whole(case: Case) -> None:
 
 
 @growing
-def test_independent(registered: object, recipe: Recipe) -> None:
+def test_independent(registered: object, example: Example) -> None:
     """Growing the restored cache leaves the original as it was."""
-    trees.expect_independent(recipe.build(), recipe.where)
+    trees.expect_independent(example.build(), example.where)
 
 
 @pytest.mark.parametrize("name", ["list", "tuple", "dict", "named-tuple", "ordered-dict", "deep"])
 def test_nested(registered: object, name: str) -> None:
     """Caches inside a container come back in it, each in its place."""
-    cache = recipes("dynamic-two-layers")[0].build()
+    cache = examples("dynamic-two-layers")[0].build()
     trees.expect_registered(cache)
     expect_whole_inside(CONTAINERS[name](cache, making.build(replace(PLAIN, layers=3, length=7)), torch.ones(1)))
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch.utils import _pytree as py_pytree
 
 from kvconform import context, flatten
-from kvconform.checks.caches import RECIPES
+from kvconform.checks.caches import EXAMPLES
 from kvconform.errors import CacheStructureError
 
 # Whether a release lacks an example is the question of the suite, which counts it; here the others are asked.
-OF_THIS_RELEASE = [recipe for recipe in RECIPES if all(need.met() for need in recipe.needs)]
+OF_THIS_RELEASE = [example for example in EXAMPLES if all(need.met() for need in example.needs)]
 DOC = Path(__file__).parents[2] / "docs" / "context.md"
 
 NAMES = st.from_regex(r"[a-z_][a-z0-9_]*", fullmatch=True)
@@ -65,14 +65,14 @@ def contexts_in(tree):
 
 
 @pytest.mark.usefixtures("_registered")
-@pytest.mark.parametrize("recipe", OF_THIS_RELEASE, ids=lambda recipe: recipe.name)
-def test_every_entry_of_every_example_is_read_and_written_as_the_same(recipe):
+@pytest.mark.parametrize("example", OF_THIS_RELEASE, ids=lambda example: example.name)
+def test_every_entry_of_every_example_is_read_and_written_as_the_same(example):
     try:
-        cache = recipe.build()
+        cache = example.build()
     except IndexError:
         pytest.skip("4.44 skips no layers")
     found = [text for one in contexts_in(cache) for text in one]
-    assert found or recipe.length == 0
+    assert found or example.length == 0
     assert [context.parse(text).write() for text in found] == found
     assert all(context.names_a_leaf(text) == isinstance(context.parse(text), LEAVES) for text in found)
 

@@ -6,10 +6,10 @@ import pytest
 from torch.utils import _pytree as py_pytree
 
 from kvconform import learned
-from kvconform.checks.caches import RECIPES
+from kvconform.checks.caches import EXAMPLES
 
 # Whether a release lacks an example is the question of the suite, which counts it; here the others are asked.
-OF_THIS_RELEASE = [recipe for recipe in RECIPES if all(need.met() for need in recipe.needs)]
+OF_THIS_RELEASE = [example for example in EXAMPLES if all(need.met() for need in example.needs)]
 TABLES = ("LAYERS", "LAYERS_BY_CODE", "CACHES", "PATTERNS", "PLANS")
 
 pytestmark = pytest.mark.usefixtures("_registered")
@@ -28,9 +28,9 @@ def test_reset_empties_every_table():
     assert not any(getattr(learned, name) for name in TABLES)
 
 
-@pytest.mark.parametrize("recipe", OF_THIS_RELEASE, ids=lambda recipe: recipe.name)
-def test_what_was_forgotten_is_learnt_again(recipe):
-    cache = recipe.build()
+@pytest.mark.parametrize("example", OF_THIS_RELEASE, ids=lambda example: example.name)
+def test_what_was_forgotten_is_learnt_again(example):
+    cache = example.build()
     leaves, spec = py_pytree.tree_flatten(cache)
     py_pytree.tree_unflatten(leaves, spec)
     learned.reset()

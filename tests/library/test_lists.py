@@ -74,9 +74,9 @@ def test_a_program_of_lists_and_one_of_layers_have_one_context():
 
 @pytest.mark.parametrize("name", ["static-below", "static-full", "sliding-window-cache", "hybrid-cache"])
 def test_static_caches_write_into_the_same_tensors(name):
-    recipe = caches.BY_NAME[name]
+    example = caches.BY_NAME[name]
     try:
-        cache = recipe.build()
+        cache = example.build()
     except TypeError:
         pytest.skip("4.44's own constructor of SlidingWindowCache raises")
     again = trees.round_trip(copy.deepcopy(cache))

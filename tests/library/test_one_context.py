@@ -22,10 +22,10 @@ STATIC = ("static-below", "static-sliding-past", "static-mixed-past", "hybrid-ca
 
 
 def build(name, **given):
-    recipe = BY_NAME[name]
-    if not all(need.met() for need in recipe.needs):
+    example = BY_NAME[name]
+    if not all(need.met() for need in example.needs):
         pytest.skip(f"this release has no {name}")
-    return recipe.build(**given)
+    return example.build(**given)
 
 
 def context_of(cache):

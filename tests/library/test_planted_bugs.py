@@ -36,14 +36,14 @@ class Bug:
 
     plant: Callable
     check: str
-    recipe: str
+    example: str
 
 
-def bug(check, recipe="dynamic-two-layers"):
+def bug(check, example="dynamic-two-layers"):
     """Add a bug to the list; the decorated function plants it with monkeypatch."""
 
     def add(plant):
-        BUGS[plant.__name__] = Bug(plant, check, recipe)
+        BUGS[plant.__name__] = Bug(plant, check, example)
         return plant
 
     return add
@@ -308,7 +308,7 @@ def _fresh(monkeypatch):
 
 def ask(found):
     """Ask the bug's check about its example."""
-    recipe = BY_NAME[found.recipe]
+    example = BY_NAME[found.example]
     if found.check == "expect_registry_unchanged":
         before = registry_snapshot()
         with register_flattening_functions():
@@ -317,22 +317,22 @@ def ask(found):
         return
     with register_flattening_functions():
         if found.check == "expect_spec_constant_over_length":
-            trees.expect_spec_constant_over_length(recipe.build(), recipe.build(length=recipe.length + 2))
+            trees.expect_spec_constant_over_length(example.build(), example.build(length=example.length + 2))
         else:
-            getattr(trees, found.check)(recipe.build())
+            getattr(trees, found.check)(example.build())
 
 
 @pytest.mark.usefixtures("_fresh")
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_noticed(name, monkeypatch):
     found = BUGS[name]
-    for need in BY_NAME[found.recipe].needs:
+    for need in BY_NAME[found.example].needs:
         if not need.met():
-            pytest.skip(f"this release lacks the example {found.recipe}")
+            pytest.skip(f"this release lacks the example {found.example}")
     try:
-        BY_NAME[found.recipe].build()
+        BY_NAME[found.example].build()
     except IndexError:
-        pytest.skip(f"this release cannot make the example {found.recipe} (4.44 skips no layers)")
+        pytest.skip(f"this release cannot make the example {found.example} (4.44 skips no layers)")
     ask(found)
     found.plant(monkeypatch)
     with pytest.raises(ExpectationError):

@@ -9,7 +9,7 @@ from kvconform.checks.errors import ExpectationError
 from kvconform_conformance.examples import programs
 from kvconform_conformance.runner.subjects import BUILT_IN, Subject
 
-RECIPE = BY_NAME["dynamic-two-layers"]
+EXAMPLE = BY_NAME["dynamic-two-layers"]
 OURS = BUILT_IN["kvconform"]
 SAME_UNDER_ANOTHER_NAME = Subject("other", OURS.activate)
 
@@ -34,7 +34,7 @@ def exports(monkeypatch):
 
 def decode_step(subject, *, dynamic=False):
     with subject.activate():
-        return programs.decode_step(subject, RECIPE, dynamic=dynamic)
+        return programs.decode_step(subject, EXAMPLE, dynamic=dynamic)
 
 
 def test_a_program_is_exported_once_and_asked_again(exports):
@@ -58,7 +58,7 @@ def test_no_subject_gets_the_program_of_another(exports):
 def test_an_unregistered_cache_fails_although_a_program_was_made(exports):
     decode_step(OURS)
     with pytest.raises(ExpectationError, match="not registered"):
-        programs.decode_step(OURS, RECIPE, dynamic=False)
+        programs.decode_step(OURS, EXAMPLE, dynamic=False)
 
 
 def test_alone_and_together_give_the_same_answer():

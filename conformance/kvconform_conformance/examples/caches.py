@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from kvconform.checks.builders import HEADS, WIDTH, config, configured, static
-from kvconform.checks.caches import Recipe, recipes
+from kvconform.checks.caches import Example, examples
 from kvconform.checks.needs import cache_class
 
 LONG_WINDOW = 16
 
 
-def _with_long_window(name: str, about: str, length: int, types: list[str] | None = None) -> Recipe:
+def _with_long_window(name: str, about: str, length: int, types: list[str] | None = None) -> Example:
     """A dynamic sliding cache with a window that several lengths fit below."""
 
     def build(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
@@ -26,7 +26,7 @@ def _with_long_window(name: str, about: str, length: int, types: list[str] | Non
     # Below its window a layer keeps at most one token less than the window, and a program that was exported there is
     # good for strictly fewer than that, the token that the step appends included.
     longest = LONG_WINDOW - 3 if length < LONG_WINDOW else 1024
-    return Recipe(name, about, build, length, (cache_class("DynamicSlidingWindowLayer"),), longest=longest)
+    return Example(name, about, build, length, (cache_class("DynamicSlidingWindowLayer"),), longest=longest)
 
 
 SLIDING = (
@@ -39,12 +39,12 @@ SLIDING = (
         "mixed-16-past", "full and sliding, window 16, after 20 tokens", 20, ["full_attention", "sliding_attention"]
     ),
 )
-_STATIC = Recipe("static-32", "StaticCache of 32, after 5 tokens", partial(static, maximum=32), 5, grows=False)
+_STATIC = Example("static-32", "StaticCache of 32, after 5 tokens", partial(static, maximum=32), 5, grows=False)
 EXPORTED = (
-    *recipes("dynamic-two-layers", "static-below", "static-sliding-past", "encoder-decoder", "encoder-decoder-static"),
+    *examples("dynamic-two-layers", "static-below", "static-sliding-past", "encoder-decoder", "encoder-decoder-static"),
     *SLIDING,
 )
-DYNAMIC = (*recipes("dynamic-two-layers", "encoder-decoder"), _STATIC, *SLIDING)
+DYNAMIC = (*examples("dynamic-two-layers", "encoder-decoder"), _STATIC, *SLIDING)
 
 
 def step_inputs(cache: Any, batch: int = 2, tokens: int = 1) -> tuple[Any, Any, torch.Tensor]:
@@ -59,6 +59,6 @@ def step_states(batch: int, tokens: int, step: int) -> torch.Tensor:
     return torch.randn(batch, HEADS, tokens, WIDTH, generator=generator)
 
 
-def by_name(name: str) -> Recipe:
-    """One of the exported recipes."""
-    return next(recipe for recipe in (*EXPORTED, *DYNAMIC) if recipe.name == name)
+def by_name(name: str) -> Example:
+    """One of the exported examples."""
+    return next(example for example in (*EXPORTED, *DYNAMIC) if example.name == name)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from kvconform.checks import shapes, trees
-from kvconform.checks.caches import Recipe
+from kvconform.checks.caches import Example
 from kvconform.checks.errors import ExpectationError
 from kvconform.checks.exporting import expect_program_equals_eager, export
 from kvconform.checks.modules import UpdateCache
@@ -54,29 +54,29 @@ def once(key: tuple[object, ...], make: Callable[[], Made]) -> Made:
     return cast("Made", made)
 
 
-def decode_step(subject: Subject, recipe: Recipe, *, dynamic: bool) -> Program:
+def decode_step(subject: Subject, example: Example, *, dynamic: bool) -> Program:
     """The decode step of an example, inside the subject's context; it equals eager on the inputs of the export.
 
     Args:
         subject: whose context is entered.
-        recipe: the example.
+        example: the cache that the step takes.
         dynamic: batch and length are named dimensions; otherwise every size is constant.
 
     Raises:
         ExpectationError: the cache is not registered, it cannot be exported, or the program differs from eager.
     """
     __tracebackhide__ = True
-    cache = recipe.build()
-    trees.expect_registered(cache, recipe.where)
+    cache = example.build()
+    trees.expect_registered(cache, example.where)
     module, inputs = UpdateCache.like(cache), step_inputs(cache)
-    asked = named(recipe) if dynamic else None
-    key = ("decode step", subject.name, recipe.name, dynamic)
-    exported = once(key, lambda: export(module, inputs, asked, where=recipe.where))
-    expect_program_equals_eager(exported, module, inputs, where=f"{recipe.where}, the exported inputs")
+    asked = named(example) if dynamic else None
+    key = ("decode step", subject.name, example.name, dynamic)
+    exported = once(key, lambda: export(module, inputs, asked, where=example.where))
+    expect_program_equals_eager(exported, module, inputs, where=f"{example.where}, the exported inputs")
     return Program(exported, module, asked)
 
 
-def named(recipe: Recipe) -> Any:
+def named(example: Example) -> Any:
     """The dynamic shapes of `(x, cache, position)`: the batch of both, and the cache's length, by name."""
-    dims = shapes.named(recipe.longest)
-    return ({0: dims.batch}, shapes.dynamic_shapes(recipe.build, 2, recipe.length, dims), {})
+    dims = shapes.named(example.longest)
+    return ({0: dims.batch}, shapes.dynamic_shapes(example.build, 2, example.length, dims), {})

@@ -18,11 +18,11 @@ from kvconform_conformance.runner.subjects import resolve
 
 def main(arguments: list[str]) -> None:
     """Enter the subject, load the program, run one step, and save the leaves of what it returns."""
-    subject, recipe, batch, length, archive, result = arguments
+    subject, example, batch, length, archive, result = arguments
     torch.set_num_threads(1)
     with resolve(subject).activate():
         program = expect_loads(Path(archive), "a fresh process")
-        out = program.module()(*step_inputs(by_name(recipe).build(int(batch), int(length)), int(batch)))
+        out = program.module()(*step_inputs(by_name(example).build(int(batch), int(length)), int(batch)))
         torch.save(list(pytree.tree_leaves(out)), result)
 
 

@@ -148,7 +148,7 @@ def _answered(path: str | None) -> set[tuple[str, str]]:
 def _describe(item: pytest.Item) -> tuple[str, str, str]:
     """The subject, the id and the name of the example of a check."""
     parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
-    return (*split_nodeid(item.nodeid), getattr(parameters.get("recipe", parameters.get("architecture")), "name", ""))
+    return (*split_nodeid(item.nodeid), getattr(parameters.get("example", parameters.get("architecture")), "name", ""))
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
-from kvconform.checks.caches import Recipe
+from kvconform.checks.caches import Example
 from kvconform.checks.errors import expect
 from kvconform.checks.trees import expect_registered
 
 
-def expect_process_unchanged(recipe: Recipe) -> None:
+def expect_process_unchanged(example: Example) -> None:
     """Prove that a round trip changes no state of the process, with gradients on and off."""
     __tracebackhide__ = True
-    cache = recipe.build()
-    expect_registered(cache, recipe.where)
+    cache = example.build()
+    expect_registered(cache, example.where)
     for grad in (True, False):
         with torch.set_grad_enabled(grad):
             before = _process()
@@ -27,8 +27,8 @@ def expect_process_unchanged(recipe: Recipe) -> None:
             flattened = _process()
             pytree.tree_unflatten(leaves, spec)
             for what, state in _process().items():
-                expect(flattened[what] == before[what], f"flattening changed {what}", recipe.where)
-                expect(state == before[what], f"unflattening changed {what}", recipe.where)
+                expect(flattened[what] == before[what], f"flattening changed {what}", example.where)
+                expect(state == before[what], f"unflattening changed {what}", example.where)
 
 
 def _process() -> dict[str, Any]:

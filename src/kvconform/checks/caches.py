@@ -1,6 +1,6 @@
 """Example caches by name, each with a line about it, a usual length, and what it needs of a release.
 
-A recipe builds the same structure at any batch size and length, so that checks can compare two lengths or try unseen
+An example builds the same structure at any batch size and length, so that checks can compare two lengths or try unseen
 ones. How each is built, and the sizes: `kvconform.checks.builders`.
 """
 
@@ -17,7 +17,7 @@ from kvconform.checks.needs import Need, cache_class, has, lookup
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Example:
     """One example cache: its name in ids, a line about it, how to build it, the length it is usually built at."""
 
     name: str
@@ -53,38 +53,38 @@ def _sinks() -> bool:
 
 _SINKS = Need(_sinks, "this release has no working transformers.cache_utils.SinkCache")
 
-RECIPES: tuple[Recipe, ...] = (
-    Recipe("dynamic-one-layer", "DynamicCache, 1 layer", _part(builders.dynamic, layers=1)),
-    Recipe("dynamic-two-layers", "DynamicCache, 2 layers", _part(builders.dynamic, layers=2)),
-    Recipe("dynamic-three-layers", "DynamicCache, 3 layers", _part(builders.dynamic, layers=3)),
-    Recipe("dynamic-float16", "DynamicCache, 2 layers of float16", _part(builders.dynamic, layers=2), dtype="float16"),
-    Recipe(
+EXAMPLES: tuple[Example, ...] = (
+    Example("dynamic-one-layer", "DynamicCache, 1 layer", _part(builders.dynamic, layers=1)),
+    Example("dynamic-two-layers", "DynamicCache, 2 layers", _part(builders.dynamic, layers=2)),
+    Example("dynamic-three-layers", "DynamicCache, 3 layers", _part(builders.dynamic, layers=3)),
+    Example("dynamic-float16", "DynamicCache, 2 layers of float16", _part(builders.dynamic, layers=2), dtype="float16"),
+    Example(
         "dynamic-bfloat16", "DynamicCache, 2 layers of bfloat16", _part(builders.dynamic, layers=2), dtype="bfloat16"
     ),
-    Recipe(
+    Example(
         "dynamic-token-by-token", "DynamicCache, filled a token at a time", _part(builders.dynamic, layers=2, step=1)
     ),
-    Recipe("dynamic-one-token", "DynamicCache of one token", _part(builders.dynamic, layers=2), length=1),
-    Recipe("dynamic-empty", "DynamicCache that nothing was written to", builders.empty, length=0, grows=False),
-    Recipe(
+    Example("dynamic-one-token", "DynamicCache of one token", _part(builders.dynamic, layers=2), length=1),
+    Example("dynamic-empty", "DynamicCache that nothing was written to", builders.empty, length=0, grows=False),
+    Example(
         "dynamic-first-layer-skipped",
         "DynamicCache with layer 1 written and layer 0 not",
         _part(builders.skipped, written=[1]),
     ),
-    Recipe(
+    Example(
         "dynamic-middle-layer-skipped",
         "DynamicCache with layers 0 and 2 written",
         _part(builders.skipped, written=[0, 2]),
     ),
-    Recipe("dynamic-cropped", "DynamicCache after crop", builders.cropped),
-    Recipe("dynamic-reordered", "DynamicCache after reorder_cache", builders.reordered),
-    Recipe(
+    Example("dynamic-cropped", "DynamicCache after crop", builders.cropped),
+    Example("dynamic-reordered", "DynamicCache after reorder_cache", builders.reordered),
+    Example(
         "dynamic-configured",
         "DynamicCache made from a configuration",
         _part(builders.configured, make=builders.config),
         needs=(_DYNAMIC_SLIDING,),
     ),
-    Recipe(
+    Example(
         "dynamic-configured-unfilled",
         "DynamicCache made from a configuration, nothing written",
         _part(builders.unfilled, make=builders.mixed),
@@ -92,14 +92,14 @@ RECIPES: tuple[Recipe, ...] = (
         needs=(_DYNAMIC_SLIDING,),
         grows=False,
     ),
-    Recipe(
+    Example(
         "sliding-below",
         "sliding window 4, after 2 tokens",
         _part(builders.configured, make=builders.sliding),
         2,
         (_DYNAMIC_SLIDING,),
     ),
-    Recipe(
+    Example(
         "sliding-one-below",
         "sliding window 4, after 3 tokens",
         _part(builders.configured, make=builders.sliding),
@@ -107,7 +107,7 @@ RECIPES: tuple[Recipe, ...] = (
         (_DYNAMIC_SLIDING,),
         grows=False,
     ),
-    Recipe(
+    Example(
         "sliding-at",
         "sliding window 4, after 4 tokens",
         _part(builders.configured, make=builders.sliding),
@@ -115,7 +115,7 @@ RECIPES: tuple[Recipe, ...] = (
         (_DYNAMIC_SLIDING,),
         grows=False,
     ),
-    Recipe(
+    Example(
         "sliding-past",
         "sliding window 4, after 9 tokens",
         _part(builders.configured, make=builders.sliding),
@@ -123,7 +123,7 @@ RECIPES: tuple[Recipe, ...] = (
         (_DYNAMIC_SLIDING,),
         grows=False,
     ),
-    Recipe(
+    Example(
         "sliding-past-token-by-token",
         "sliding window 4, after 9 single tokens",
         _part(builders.configured, make=builders.sliding, step=1),
@@ -131,26 +131,26 @@ RECIPES: tuple[Recipe, ...] = (
         (_DYNAMIC_SLIDING,),
         grows=False,
     ),
-    Recipe(
+    Example(
         "mixed-below",
         "sliding, full, sliding; window 4, after 2 tokens",
         _part(builders.configured, make=builders.mixed, layers=3),
         2,
         (_DYNAMIC_SLIDING,),
     ),
-    Recipe(
+    Example(
         "mixed-past",
         "sliding, full, sliding; window 4, after 9 tokens",
         _part(builders.configured, make=builders.mixed, layers=3),
         9,
         (_DYNAMIC_SLIDING,),
     ),
-    Recipe("static-below", "StaticCache of 12, after 5 tokens", builders.static, grows=False),
-    Recipe("static-full", "StaticCache of 12, after 12 tokens", builders.static, builders.MAXIMUM, grows=False),
-    Recipe(
+    Example("static-below", "StaticCache of 12, after 5 tokens", builders.static, grows=False),
+    Example("static-full", "StaticCache of 12, after 12 tokens", builders.static, builders.MAXIMUM, grows=False),
+    Example(
         "static-early", "StaticCache of 12, initialized, no token", builders.early_static, 0, (_EARLY,), grows=False
     ),
-    Recipe(
+    Example(
         "static-sliding-below",
         "StaticCache with windows of 4, after 3 tokens",
         _part(builders.static, make=builders.sliding),
@@ -158,7 +158,7 @@ RECIPES: tuple[Recipe, ...] = (
         (_DYNAMIC_SLIDING,),
         grows=False,
     ),
-    Recipe(
+    Example(
         "static-sliding-past",
         "StaticCache with windows of 4, after 9 tokens",
         _part(builders.static, make=builders.sliding),
@@ -166,7 +166,7 @@ RECIPES: tuple[Recipe, ...] = (
         (_DYNAMIC_SLIDING,),
         grows=False,
     ),
-    Recipe(
+    Example(
         "static-mixed-past",
         "StaticCache, sliding, full, sliding; after 9 tokens",
         _part(builders.static, make=builders.mixed),
@@ -174,7 +174,7 @@ RECIPES: tuple[Recipe, ...] = (
         (_DYNAMIC_SLIDING,),
         grows=False,
     ),
-    Recipe(
+    Example(
         "sliding-window-cache",
         "SlidingWindowCache of 12, window 4, after 3 tokens",
         _part(builders.static, name="SlidingWindowCache", make=builders.sliding),
@@ -182,7 +182,7 @@ RECIPES: tuple[Recipe, ...] = (
         (cache_class("SlidingWindowCache"),),
         grows=False,
     ),
-    Recipe(
+    Example(
         "hybrid-cache",
         "HybridCache of 12, window 4, after 3 tokens",
         _part(builders.static, name="HybridCache", make=builders.sliding),
@@ -190,43 +190,43 @@ RECIPES: tuple[Recipe, ...] = (
         (cache_class("HybridCache"),),
         grows=False,
     ),
-    Recipe(
+    Example(
         "encoder-decoder",
         "EncoderDecoderCache of two DynamicCaches",
         _part(builders.encoder_decoder, part=_part(builders.dynamic, layers=2)),
     ),
-    Recipe(
+    Example(
         "encoder-decoder-not-crossed",
         "EncoderDecoderCache before cross attention was written",
         _part(builders.encoder_decoder, part=_part(builders.dynamic, layers=2), crossed=False),
     ),
-    Recipe(
+    Example(
         "encoder-decoder-empty",
         "EncoderDecoderCache that nothing was written to",
         _part(builders.encoder_decoder, part=builders.empty, crossed=False),
         0,
         grows=False,
     ),
-    Recipe(
+    Example(
         "encoder-decoder-static",
         "EncoderDecoderCache of a StaticCache and a DynamicCache",
         _part(builders.encoder_decoder, part=builders.static),
         grows=False,
     ),
-    Recipe(
+    Example(
         "linear-attention",
         "DynamicCache, linear and full attention",
         builders.linear,
         5,
         (cache_class("LinearAttentionLayer"),),
     ),
-    Recipe(
+    Example(
         "hybrid-attention",
         "DynamicCache, linear and full attention in the same layers",
         _part(builders.hybrid, types=["hybrid", "hybrid"]),
         needs=(cache_class("LinearAttentionAndFullAttentionLayer"),),
     ),
-    Recipe(
+    Example(
         "hybrid-sliding-past",
         "DynamicCache, linear and sliding attention in the same layer, window 4, after 9 tokens",
         _part(builders.hybrid, types=["hybrid_sliding", "hybrid"]),
@@ -234,32 +234,32 @@ RECIPES: tuple[Recipe, ...] = (
         (cache_class("LinearAttentionAndSlidingWindowAttentionLayer"),),
         grows=False,
     ),
-    Recipe(
+    Example(
         "indexed",
         "DynamicCache, sparse attention with an indexer, and full attention",
         _part(builders.indexed, of=builders.dynamic_of),
         needs=(cache_class("DynamicIndexedLayer"),),
     ),
-    Recipe(
+    Example(
         "static-indexed",
         "StaticCache of 12, sparse attention with an indexer, and full attention",
         _part(builders.indexed, of=builders.static_of),
         needs=(cache_class("StaticIndexedLayer"),),
         grows=False,
     ),
-    Recipe(
+    Example(
         "layer-without-cache",
         "DynamicCache, full attention and a layer that keeps nothing",
         builders.without_cache,
         needs=(cache_class("DummyLayer"),),
     ),
-    Recipe("sink-below", "SinkCache of 6, 2 sinks, after 4 tokens", builders.sink, 4, (_SINKS,), grows=False),
-    Recipe("sink-past", "SinkCache of 6, 2 sinks, after 9 tokens", builders.sink, 9, (_SINKS,), grows=False),
-    Recipe(
+    Example("sink-below", "SinkCache of 6, 2 sinks, after 4 tokens", builders.sink, 4, (_SINKS,), grows=False),
+    Example("sink-past", "SinkCache of 6, 2 sinks, after 9 tokens", builders.sink, 9, (_SINKS,), grows=False),
+    Example(
         "quantized-fp8", "QuantizedCache of 8-bit floats", builders.quantized, needs=(cache_class("Fp8QuantizedLayer"),)
     ),
-    Recipe("mtp-cache", "MtpCache", _part(builders.draft, name="MtpCache"), needs=(cache_class("MtpCache"),)),
-    Recipe(
+    Example("mtp-cache", "MtpCache", _part(builders.draft, name="MtpCache"), needs=(cache_class("MtpCache"),)),
+    Example(
         "dflash-cache",
         "DFlashCache with 2 accepted tokens",
         _part(builders.draft, name="DFlashCache"),
@@ -267,15 +267,15 @@ RECIPES: tuple[Recipe, ...] = (
     ),
 )
 
-BY_NAME = {recipe.name: recipe for recipe in RECIPES}
+BY_NAME = {example.name: example for example in EXAMPLES}
 
 
-def recipes(*names: str) -> tuple[Recipe, ...]:
-    """Some recipes by name; a name that ends in `*` takes all that start so."""
+def examples(*names: str) -> tuple[Example, ...]:
+    """Some examples by name; a name that ends in `*` takes all that start so."""
     chosen = [
-        recipe
+        example
         for name in names
-        for recipe in RECIPES
-        if recipe.name == name or (name.endswith("*") and recipe.name.startswith(name[:-1]))
+        for example in EXAMPLES
+        if example.name == name or (name.endswith("*") and example.name.startswith(name[:-1]))
     ]
     return tuple(dict.fromkeys(chosen))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
-from kvconform.checks.caches import RECIPES, Recipe
+from kvconform.checks.caches import EXAMPLES, Example
 from kvconform.checks.needs import Need
 from kvconform.checks.trees import expect_registered
 from kvconform.checks.whole import expect_same_cache, tensors_of
@@ -35,27 +35,27 @@ class Place:
     name: str
 
 
-def with_attributes() -> tuple[Recipe, ...]:
+def with_attributes() -> tuple[Example, ...]:
     """The example caches, each of which needs an attribute that can hold another value by itself."""
     what = "attribute that can hold another value by itself"
-    return tuple(_needing(recipe, _has_attributes, what) for recipe in RECIPES)
+    return tuple(_needing(example, _has_attributes, what) for example in EXAMPLES)
 
 
-def with_devices() -> tuple[Recipe, ...]:
+def with_devices() -> tuple[Example, ...]:
     """The example caches, each of which needs layers that can be on two devices."""
-    return tuple(_needing(recipe, _mixes, "layers that can be on two devices") for recipe in RECIPES)
+    return tuple(_needing(example, _mixes, "layers that can be on two devices") for example in EXAMPLES)
 
 
-def _has_attributes(recipe: Recipe) -> bool:
-    return any(True for _ in _places(_doubled(recipe)))
+def _has_attributes(example: Example) -> bool:
+    return any(True for _ in _places(_doubled(example)))
 
 
-def _mixes(recipe: Recipe) -> bool:
+def _mixes(example: Example) -> bool:
     """Whether a release can make the cache on two devices; no subject takes part in that."""
-    if not _can_be_joined(_built(recipe, 2, torch.float32, "cpu")):
+    if not _can_be_joined(_built(example, 2, torch.float32, "cpu")):
         return False
     try:
-        return _devices(_mixed(recipe, "cpu", "meta")) == _BOTH
+        return _devices(_mixed(example, "cpu", "meta")) == _BOTH
     except RuntimeError as error:
         # HybridCache of 4.44 to 4.48 asks tensors for their elements when it is filled: it cannot be made on meta.
         if "meta tensors" not in str(error):
@@ -63,39 +63,39 @@ def _mixes(recipe: Recipe) -> bool:
         return False
 
 
-def _needing(recipe: Recipe, has: Callable[[Recipe], bool], what: str) -> Recipe:
-    need = Need(partial(has, recipe), f"{recipe.about}: this cache has no {what}")
-    return replace(recipe, needs=(*recipe.needs, need))
+def _needing(example: Example, has: Callable[[Example], bool], what: str) -> Example:
+    need = Need(partial(has, example), f"{example.about}: this cache has no {what}")
+    return replace(example, needs=(*example.needs, need))
 
 
-def expect_each_attribute(recipe: Recipe) -> None:
+def expect_each_attribute(example: Example) -> None:
     """Prove that each attribute of a cache comes back where it was, though its neighbours have another value.
 
     The cache has the layers of two caches, of other sizes and types. A second one, all of whose attributes are as they
     were made, is flattened before it and rebuilt after it.
     """
     __tracebackhide__ = True
-    expect_registered(recipe.build(), recipe.where)
-    plain, cache = _doubled(recipe), _doubled(recipe)
+    expect_registered(example.build(), example.where)
+    plain, cache = _doubled(example), _doubled(example)
     for place in [*_places(cache)]:
         owner = owners(cache)[place.owner]
         kept = vars(owner)[place.name]
         vars(owner)[place.name] = other(kept)
-        where = f"{recipe.where}; {type(owner).__name__}.{place.name} of owner {place.owner} differs"
+        where = f"{example.where}; {type(owner).__name__}.{place.name} of owner {place.owner} differs"
         flown = [(one, *pytree.tree_flatten(one)) for one in (plain, cache)]
         for one, leaves, spec in reversed(flown):
             expect_same_cache(pytree.tree_unflatten(leaves, spec), one, "lost in a round trip", leaves, where)
         vars(owner)[place.name] = kept
 
 
-def expect_mixed_devices(recipe: Recipe) -> None:
+def expect_mixed_devices(example: Example) -> None:
     """Prove that a cache comes back whose layers are on two devices, the CPU and meta, as split models have them."""
     __tracebackhide__ = True
-    expect_registered(recipe.build(), recipe.where)
+    expect_registered(example.build(), example.where)
     for first, second in (("cpu", "meta"), ("meta", "cpu")):
-        cache = _mixed(recipe, first, second)
+        cache = _mixed(example, first, second)
         leaves, spec = pytree.tree_flatten(cache)
-        where = f"{recipe.where}; layers on {first}, then on {second}"
+        where = f"{example.where}; layers on {first}, then on {second}"
         expect_same_cache(pytree.tree_unflatten(leaves, spec), cache, "lost in a round trip", leaves, where)
 
 
@@ -127,22 +127,22 @@ def _places(cache: Any) -> Iterator[Place]:
                 yield Place(index, name)
 
 
-def _doubled(recipe: Recipe) -> Any:
+def _doubled(example: Example) -> Any:
     """A cache with the layers of two, of other sizes and types; one cache as it is where they cannot be joined."""
-    cache = _built(recipe, 2, torch.float32, "cpu")
-    return _joined(cache, _built(recipe, 3, torch.float64, "cpu")) if _can_be_joined(cache) else cache
+    cache = _built(example, 2, torch.float32, "cpu")
+    return _joined(cache, _built(example, 3, torch.float64, "cpu")) if _can_be_joined(cache) else cache
 
 
-def _mixed(recipe: Recipe, first: str, second: str) -> Any:
-    return _joined(_built(recipe, 2, torch.float32, first), _built(recipe, 2, torch.float32, second))
+def _mixed(example: Example, first: str, second: str) -> Any:
+    return _joined(_built(example, 2, torch.float32, first), _built(example, 2, torch.float32, second))
 
 
 def _devices(cache: Any) -> set[str]:
     return {tensor.device.type for tensor in tensors_of(cache)}
 
 
-def _built(recipe: Recipe, batch: int, dtype: torch.dtype, device: str) -> Any:
-    return recipe.builder(batch, 3, dtype, device)
+def _built(example: Example, batch: int, dtype: torch.dtype, device: str) -> Any:
+    return example.builder(batch, 3, dtype, device)
 
 
 def _joined(cache: Any, more: Any) -> Any:

@@ -96,12 +96,12 @@ def _tried(case: Case) -> bool:
 
 
 def _example(case: Case) -> Any:
-    recipe = BY_NAME[case.kind]
-    for need in recipe.needs:
+    example = BY_NAME[case.kind]
+    for need in example.needs:
         need.require()
     at = builders.Sizes(case.heads, case.width, case.values, int(case.uneven == "yes"))
     with builders.sizes(at):
-        return recipe.builder(case.batch, case.length, getattr(torch, case.dtype), "cpu")
+        return example.builder(case.batch, case.length, getattr(torch, case.dtype), "cpu")
 
 
 def _dynamic(case: Case) -> Any:

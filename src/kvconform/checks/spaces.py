@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from kvconform.checks.caches import RECIPES
+from kvconform.checks.caches import EXAMPLES
 from kvconform.checks.cases import PLAIN, Case, Choices, draw, each_of
 from kvconform.checks.making import held
 from kvconform.checks.needs import Need
@@ -194,7 +194,7 @@ SPACES: tuple[Space, ...] = (
         "each of the example caches at other sizes",
         250,
         {
-            "kind": tuple(recipe.name for recipe in RECIPES),
+            "kind": tuple(example.name for example in EXAMPLES),
             "batch": (1, 2, 3, 5),
             "heads": (1, 2, 4),
             "width": (2, 4, 6),

@@ -18,7 +18,7 @@ from kvconform.layers.layer_kinds import model_of
 from kvconform.learned import PATTERNS, LayerModel
 from kvconform.origins import COUNTERS, TENSORS_OF_A_LAYER, derived, length_of
 
-__all__ = ["Recipe", "flatten_layers", "recipe_of", "unflatten_layers"]
+__all__ = ["Maker", "flatten_layers", "maker_of", "unflatten_layers"]
 
 _CODES = ("D", "W")
 _TYPED = frozenset({"dtype", "device"})
@@ -145,7 +145,7 @@ def _pattern(model: LayerModel) -> _Pattern | None:
 # ---------------------------------------------------------------------------------------------- reading
 
 
-class Recipe(NamedTuple):
+class Maker(NamedTuple):
     """How one layer is rebuilt from its keys and values.
 
     Attributes:
@@ -161,19 +161,19 @@ class Recipe(NamedTuple):
     derived: tuple[str, ...]
 
 
-def recipe_of(cls: type, constants: dict[str, Any], derived_names: Iterable[str]) -> Recipe:
-    """A recipe for layers of class `cls` with these attributes, and these that follow from the tensors."""
+def maker_of(cls: type, constants: dict[str, Any], derived_names: Iterable[str]) -> Maker:
+    """A maker for layers of class `cls` with these attributes, and these that follow from the tensors."""
     names = tuple(derived_names)
     typed = _TYPED.issubset(names)
     template = {**dict.fromkeys(TENSORS_OF_A_LAYER), **constants, **dict.fromkeys(names)}
-    return Recipe(cls, template, typed, tuple(name for name in names if not (typed and name in _TYPED)))
+    return Maker(cls, template, typed, tuple(name for name in names if not (typed and name in _TYPED)))
 
 
-def unflatten_layers(recipes: list[Recipe], leaves: list[Any]) -> list[Any] | None:
+def unflatten_layers(makers: list[Maker], leaves: list[Any]) -> list[Any] | None:
     """The layers with these leaves, two each, or None if one is no tensor, since tree_map may put anything there."""
     layers = []
     new, tensor = object.__new__, torch.Tensor
-    for (cls, template, typed, names), keys, values in zip(recipes, leaves[::2], leaves[1::2], strict=True):
+    for (cls, template, typed, names), keys, values in zip(makers, leaves[::2], leaves[1::2], strict=True):
         if not isinstance(keys, tensor):
             return None
         state = template.copy()

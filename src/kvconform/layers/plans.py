@@ -65,7 +65,7 @@ class Plan:
         count: how many leaves there are.
         layers: its layers.
         parts: attributes that follow from the layers, or from the caches in it.
-        recipes: the same layers for the fast path, if each is nothing but keys and values.
+        makers: the same layers for the fast path, if each is nothing but keys and values.
         shared: its other attributes, if all caches of this plan can share their values.
     """
 
@@ -77,7 +77,7 @@ class Plan:
     defaults: list[tuple[str, Any]] = field(default_factory=list)
     derived: list[str] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
-    recipes: list[fast.Recipe] | None = None
+    makers: list[fast.Maker] | None = None
     shared: dict[str, Any] | None = None
 
 
@@ -111,7 +111,7 @@ def _make_plan(cls: type, context: list[str]) -> Plan:
         _add_unmentioned(layer)
         _refuse_other_counters(index, layer)
     if all(_is_plain(layer) for layer in plan.layers):
-        plan.recipes = [_recipe(layer) for layer in plan.layers]
+        plan.makers = [_maker(layer) for layer in plan.layers]
         plan.shared = _shared(plan)
     return plan
 
@@ -291,9 +291,9 @@ def _is_plain(layer: LayerPlan) -> bool:
     return layer.ready and layer.leaves == [*TENSORS_OF_A_LAYER] and not layer.facts and not layer.absent
 
 
-def _recipe(layer: LayerPlan) -> fast.Recipe:
+def _maker(layer: LayerPlan) -> fast.Maker:
     config = {} if layer.config is None else {layer.config: layer.number}
-    return fast.recipe_of(model_by_code(layer.kind).cls, {**dict(layer.defaults), **config}, layer.derived)
+    return fast.maker_of(model_by_code(layer.kind).cls, {**dict(layer.defaults), **config}, layer.derived)
 
 
 def _shared(plan: Plan) -> dict[str, Any] | None:

@@ -50,8 +50,8 @@ def _assign(obj: Any, state: dict[str, Any]) -> None:
 
 def _read(cache: Any, plan: Plan, leaves: list[Any]) -> dict[str, Any]:
     layers = None
-    if not torch.compiler.is_dynamo_compiling() and plan.recipes is not None:
-        layers = fast.unflatten_layers(plan.recipes, leaves[: plan.count - len(plan.leaves)])
+    if not torch.compiler.is_dynamo_compiling() and plan.makers is not None:
+        layers = fast.unflatten_layers(plan.makers, leaves[: plan.count - len(plan.leaves)])
         if layers is not None and plan.shared is not None:
             return {"layers": layers, **plan.shared}
     if layers is None:

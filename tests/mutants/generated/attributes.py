@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from kvconform.checks.caches import RECIPES
+from kvconform.checks.caches import EXAMPLES
 from kvconform.checks.observe import same
 from mutants.generated import Mutant
 from mutants.generated.wiring import owners, wire
@@ -32,11 +32,11 @@ def mutants() -> list[Mutant]:
 def _attributes() -> dict[tuple[str, str], bool]:
     """(class name, attribute) of everything in the example caches; whether the class is a layer's."""
     found: dict[tuple[str, str], bool] = {}
-    for recipe in RECIPES:
-        if not all(need.met() for need in recipe.needs):
+    for example in EXAMPLES:
+        if not all(need.met() for need in example.needs):
             continue
         try:
-            made = owners(recipe.build())
+            made = owners(example.build())
         except Exception:  # noqa: BLE001 - a release that cannot make it has no attributes of it
             continue
         for owner in made:
