@@ -15,6 +15,7 @@ from pathlib import Path
 
 from matrix.cells.cell import Cell
 from matrix.cells.options import CellOptions
+from matrix.collect import lifeline
 from matrix.collect.disk import Keeper, is_full
 from matrix.collect.outcome import Outcome
 from matrix.collect.progress import Display
@@ -110,7 +111,9 @@ class Fanout:
             process = subprocess.Popen(
                 list(self.command(cell)),
                 cwd=self.paths.root,
-                stdin=subprocess.DEVNULL,
+                env=lifeline.variables(),
+                # Held open, never written to: when this process is gone the session notices, and ends.
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -120,6 +123,8 @@ class Fanout:
                 return process.wait()
             finally:
                 self._processes.pop(cell, None)
+                if process.stdin:
+                    process.stdin.close()
 
     def _finish(self, cell: Cell, code: int, seconds: float) -> Outcome:
         outcome = Outcome.load(self.paths, cell) or Outcome(cell.id)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell
 from matrix.cells.options import CellOptions, device_here
-from matrix.collect import locks, session
+from matrix.collect import lifeline, locks, session
 from matrix.collect.disk import is_full
 from matrix.collect.outcome import Outcome
 from matrix.collect.session import Collected, Command, Run
@@ -44,8 +44,10 @@ def run_cell(cell: Cell, options: CellOptions, axes: Axes, paths: Paths, *, comm
     """
     run = Run(cell.on(device_here(options.device)), options, axes, paths)
     outcome = Outcome(run.cell.id)
+    # A user is told at once that the cell is being asked; a run that begins after one that was killed waits for it.
+    wait = lifeline.WAIT if lifeline.end_with_stdin() else 0.0
     try:
-        with locks.hold(paths.locks / f"{run.cell.venv}.lock", f"cell {run.cell.id}"):
+        with locks.hold(paths.locks / f"{run.cell.venv}.lock", f"cell {run.cell.id}", wait=wait):
             # A malformed baseline is an error before minutes are spent, not after.
             baseline = load_baseline(paths.baseline)
             outcome.exit_code = _conclude(session.collect(run, outcome, command), outcome, baseline)

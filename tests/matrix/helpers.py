@@ -10,6 +10,7 @@ from pathlib import Path
 from matrix.cells.cell import Cell
 from matrix.cells.options import EVERY_SUBJECT
 from matrix.collect.digest import Suite
+from matrix.collect.session import earlier
 from matrix.paths import Paths
 
 HERE = Path(__file__).parent
@@ -29,7 +30,7 @@ def at(home: Path) -> Paths:
 
 def fake_check(mode: str) -> Callable[..., list[str]]:
     """A `Command` of matrix.session: a script that streams a record and misbehaves as told."""
-    return lambda run, part: [sys.executable, str(FAKE_CHECK), str(part), run.cell.id, mode]
+    return lambda run, part: [sys.executable, str(FAKE_CHECK), str(part), run.cell.id, mode, *map(str, earlier(run))]
 
 
 def fake_session(home: Path, mode: str) -> Callable[[Cell], list[str]]:

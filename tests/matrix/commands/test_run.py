@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,39 @@ def test_ctrl_c_twice_ends_at_once_and_keeps_what_there_is(paths: Paths) -> None
     assert {tuple(record.status for record in run.records) for run in kept if not run.complete} == {
         ("pass", "missing", "missing")
     }
+
+
+def asked(paths: Paths) -> Counter[str]:
+    """How often each check of each cell was really asked."""
+    log = paths.records.with_name("asked.log")
+    return Counter(log.read_text(encoding="utf-8").splitlines() if log.exists() else [])
+
+
+@pytest.mark.parametrize("rest", ["at once", "after a while"])
+def test_a_run_that_was_killed_goes_on_and_nothing_is_lost_or_asked_twice(paths: Paths, rest: str) -> None:
+    process = start(paths, "carry-hang,2.5=carry", "--jobs", "2")
+    # One cell is whole; two others have answered a check each, and hang in the next.
+    wait_for(lambda: complete(paths) == 1 and len(asked(paths)) == 3 + 2)
+    before = asked(paths)
+    process.kill()
+    process.communicate(timeout=10)
+    if rest == "after a while":
+        wait_for(lambda: not sessions(paths))
+        assert not list(paths.records.glob("*.part"))
+    code, out, err = go(paths, "carry", "--jobs", "2")
+    assert code == ExitCode.OK, out + err
+    assert "5 cells to run, 1 answered already" in out
+    assert complete(paths) == SMOKE
+    assert [path.name for path in paths.records.iterdir() if not path.name.endswith(".jsonl")] == []
+    assert set(asked(paths).values()) == {1}
+    assert before < asked(paths)
+    assert len(asked(paths)) == SMOKE * 3
+
+
+def sessions(paths: Paths) -> list[str]:
+    """The processes that run something for a house."""
+    listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if str(paths.home) in line]
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_records(small_disk: Path) -> None:
