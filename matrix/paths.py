@@ -44,6 +44,11 @@ class Paths:
         return self.reports / "records.parquet"
 
     @property
+    def portability(self) -> Path:
+        """What cells saved, what loading it answered, and the grid of the latest selection."""
+        return self.home / ".cache" / "portability"
+
+    @property
     def site(self) -> Path:
         """What is built from the published answers and not committed: the page, and the table as JSON."""
         return self.home / "site"

@@ -49,7 +49,7 @@ class Work:
     @property
     def folder(self) -> Path:
         """Where the programs and the answers of this subject lie."""
-        return self.paths.home / ".cache" / "portability" / re.sub(r"[^\w.-]", "_", self.subject)
+        return self.paths.portability / re.sub(r"[^\w.-]", "_", self.subject)
 
     def programs(self, saver: Cell) -> Path:
         """The folder of a cell's programs."""
@@ -83,7 +83,7 @@ def run(found: argparse.Namespace, axes: Axes, paths: Paths, *, make: Make | Non
     digest = suite_digest(paths.root)
     work = Work(found.subject, digest, paths, found.rerun, make or made)
     known = load_known()
-    out = found.out or paths.reports
+    out = found.out or paths.portability
     unmade: dict[Cell, str] = {}
     try:
         with locks.hold(paths.locks / "run.lock", "a matrix run"):
