@@ -37,6 +37,12 @@ def test_posted_errors_are_named_or_honestly_unknown(packaged: Known) -> None:
     assert len(wrong) <= MOST_WRONG, wrong
 
 
+@pytest.mark.parametrize("row", [row for row in POSTED if "perhaps" in row], ids=lambda row: row["thread"])
+def test_what_a_message_alone_does_not_prove_is_named_with_its_condition(row: dict[str, str], packaged: Known) -> None:
+    answer = explain.explain(row["message"], packaged)
+    assert [(failure.page, bool(when)) for failure, when in answer.perhaps] == [(row["perhaps"], True)]
+
+
 @pytest.mark.parametrize("row", [row for row in POSTED if row["page"]], ids=lambda row: row["thread"])
 def test_addresses_numbers_paths_and_line_breaks_do_not_matter(row: dict[str, str], packaged: Known) -> None:
     text = row["message"].replace("0x7fb877134b80", "0x1").replace("s72", "s5").replace("/home/", "C:\\x\\")
