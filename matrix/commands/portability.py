@@ -17,7 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subject", default="kvconform", help="kvconform, native, exporter or module:attribute")
     parser.add_argument("--torch-backend", metavar="NAME", help="as for run")
     parser.add_argument("--rerun", action="store_true", help="ask also what is answered")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for the grid (default: .cache/portability; with reports it is published)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="for the grid (default: .cache/portability; with reports it is published)",
+    )
 
 
 def run(found: argparse.Namespace) -> int:

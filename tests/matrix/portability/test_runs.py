@@ -78,7 +78,7 @@ class House:
 
     @property
     def report(self) -> dict:
-        return json.loads((self.paths.home / "reports" / "portability.json").read_text())
+        return json.loads((self.paths.portability / "portability.json").read_text())
 
     def statuses(self) -> dict[tuple[str, str, str, str], str]:
         return {
@@ -98,7 +98,7 @@ def test_every_cell_saves_once_and_loads_what_each_saved(house: House) -> None:
     assert [call.split()[0] for call in house.calls] == ["save"] * 2 + ["load"] * 4
     assert len(house.report["results"]) == 2 * 2 * 4
     assert house.report["counts"] == {"pass": 16}
-    page = (house.paths.home / "reports" / "portability.md").read_text()
+    page = (house.paths.portability / "portability.md").read_text()
     assert "| 2.5/4.53 | ✓ | ✓ |" in page
 
 
@@ -106,7 +106,7 @@ def test_a_failure_is_a_regression_and_its_message_is_on_the_page(house: House) 
     house.modes({f"load {A.id} {B.id}": "fail"})
     assert house.run() == ExitCode.REGRESSION
     assert house.statuses()["dynamic", "program", A.id, B.id] == "fail"
-    page = (house.paths.home / "reports" / "portability.md").read_text()
+    page = (house.paths.portability / "portability.md").read_text()
     assert "| 2.5/4.53 | ✓ | ✗ |" in page
     assert "- **fail, wrong** dynamic (program), dynamic (context), static (program), static (context): `why`" in page
 
