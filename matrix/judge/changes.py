@@ -54,6 +54,8 @@ class ReleaseChanges:
             knows what changed.
         changes: the differences, the worst kind first.
         subjects: the subjects that both were asked about, in some cell.
+        left: how many checks were left out, for only one of the two runs had a suite that asks them.
+        suites: whether some of the runs that are compared were asked by different suites.
     """
 
     axis: str
@@ -62,6 +64,8 @@ class ReleaseChanges:
     beside: tuple[str, ...]
     changes: tuple[Change, ...]
     subjects: tuple[str, ...] = ()
+    left: int = 0
+    suites: bool = False
 
     def count(self, kind: Kind, subject: str) -> int:
         """How many checks changed so, over all causes."""
@@ -89,7 +93,9 @@ def release_changes(judged: JudgedTable, numbers: Mapping[Cell, int], axis: str)
         beside = sorted({b for r, b in runs if r == release} & {b for r, b in runs if r == before}, key=version_key)
         groups: dict[tuple[Kind, str, str, str], dict[str, dict[str, None]]] = {}
         asked: dict[str, None] = {}
+        left: set[str] = set()
         for one in beside:
+            left |= look.left_out(runs[before, one], runs[release, one])
             asked.update(dict.fromkeys(look.subjects_of(runs[before, one], runs[release, one])))
             for kind, subject, name, message, page in look.changes(runs[before, one], runs[release, one]):
                 group = groups.setdefault((kind, subject, page or without_context(message), page), {})
@@ -99,7 +105,10 @@ def release_changes(judged: JudgedTable, numbers: Mapping[Cell, int], axis: str)
             for (kind, subject, text, page), ids in groups.items()
         ]
         changes.sort(key=lambda change: (KINDS.index(change.kind), -len(change.ids)))
-        found.append(ReleaseChanges(axis, release, before, tuple(beside), tuple(changes), tuple(asked)))
+        suites = any(look.suites_differ(runs[before, one], runs[release, one]) for one in beside)
+        found.append(
+            ReleaseChanges(axis, release, before, tuple(beside), tuple(changes), tuple(asked), len(left), suites)
+        )
     return found[::-1]
 
 
@@ -133,8 +142,25 @@ class _Look:
         runs = self.judged.table.runs
         return [one for one in runs[old].environment.subjects if one in runs[new].environment.subjects]
 
+    def suites_differ(self, old: int, new: int) -> bool:
+        """Whether two runs were asked by different suites; one that tells none is taken to have the other's."""
+        digests = {self.judged.table.runs[number].environment.digest for number in (old, new)} - {None}
+        return len(digests) > 1
+
+    def left_out(self, old: int, new: int) -> set[str]:
+        """The checks that only one of the two suites asks."""
+        if not self.suites_differ(old, new):
+            return set()
+        ids = self.judged.table.codes("id")
+        codes = np.setxor1d(np.unique(ids[self.judged.span(old)]), np.unique(ids[self.judged.span(new)]))
+        return {self.ids[code] for code in codes.tolist()}
+
     def changes(self, old: int, new: int) -> Iterator[tuple[Kind, str, str, str, str]]:
-        """Kind, subject, check, message and page of each check that answers otherwise; subjects asked in both alone."""
+        """Kind, subject, check, message and page of each check that answers otherwise; subjects asked in both alone.
+
+        A check that only one of two suites asks is left out: that is the suite's change, not the release's.
+        """
+        left = self.left_out(old, new)
         old_keys, old_at, old_group = self._of(old)
         new_keys, new_at, new_group = self._of(new)
         both = self.subjects_of(old, new)
@@ -143,7 +169,7 @@ class _Look:
         is_now, new_place = _looked_up(keys, new_keys, new_group)
         for place in np.flatnonzero(was != is_now):
             subject, name = divmod(int(keys[place]), len(self.ids))
-            if self.subjects[subject] not in both:
+            if self.subjects[subject] not in both or self.ids[name] in left:
                 continue
             kind = _kind(int(was[place]), int(is_now[place]))
             wrong = new_at[new_place[place]] if is_now[place] == _WRONG else old_at[old_place[place]]

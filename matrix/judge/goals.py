@@ -51,6 +51,7 @@ class Answer:
             a core goal fails, "partly" between, "unknown" where nothing was asked.
         goals: by goal, how many of its checks pass and how many were asked.
         passed: how many checks pass, of `asked`.
+        lacking: the goals whose checks are there and all n/a or skipped: the releases lack what they are about.
     """
 
     word: Word
@@ -58,6 +59,7 @@ class Answer:
     passed: int
     asked: int
     unexplained: int
+    lacking: frozenset[str] = frozenset()
 
     def goal(self, name: str) -> Word:
         """What a goal comes to."""
@@ -100,16 +102,19 @@ def answers(judged: JudgedTable, goals: Sequence[Goal]) -> dict[tuple[int, str],
         patterns = [glob(check) for check in goal.checks]
         named = np.array([any(one.fullmatch(name) for one in patterns) for name in table.names("id")], bool)
         here = named[ids]
-        by_goal[goal.name] = counted(here & passed), counted(here & asked)
+        by_goal[goal.name] = counted(here & passed), counted(here & asked), counted(here)
     all_passed, all_asked, all_unexplained = counted(passed), counted(asked), counted(unexplained)
     found = {}
     for number in range(shape[0]):
         for code, subject in enumerate(subjects):
             if not all_asked[number, code]:
                 continue
-            counts = {name: (int(p[number, code]), int(a[number, code])) for name, (p, a) in by_goal.items()}
+            counts = {name: (int(p[number, code]), int(a[number, code])) for name, (p, a, _) in by_goal.items()}
+            lacking = frozenset(
+                name for name, (_, a, there) in by_goal.items() if there[number, code] and not a[number, code]
+            )
             totals = int(all_passed[number, code]), int(all_asked[number, code]), int(all_unexplained[number, code])
-            found[number, subject] = Answer(_word(goals, counts, *totals), counts, *totals)
+            found[number, subject] = Answer(_word(goals, counts, *totals), counts, *totals, lacking)
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from matrix.judge.aggregate import count
 from matrix.judge.baseline import OWN, Baseline, BaselineRow, glob
@@ -39,10 +40,12 @@ class Table:
     Attributes:
         runs: the runs in the order of the frame, `records` empty.
         frame: one row a record, the rows of a run together; the columns of `TEXTS` and `seconds`.
+        earliest: by cell, when the oldest of the answers was asked that its run took over from an earlier one.
     """
 
     runs: tuple[CellRun, ...]
     frame: pd.DataFrame
+    earliest: Mapping[str, str] = field(default_factory=dict)
 
     def codes(self, name: str) -> npt.NDArray[Any]:
         """A column as numbers into its `names`."""
@@ -84,7 +87,8 @@ def table_of(runs: Iterable[CellRun]) -> Table:
         data[name] = categories([getattr(record, name) for record in records], STATUSES if name == "status" else ())
     data["seconds"] = np.fromiter((record.seconds for record in records), np.float32, len(records))
     headers = tuple(dataclasses.replace(run, records=()) for run in runs)
-    return Table(headers, pd.DataFrame(data))
+    taken = {run.cell: [record.asked for record in run.records if record.asked] for run in runs}
+    return Table(headers, pd.DataFrame(data), {cell: min(asked) for cell, asked in taken.items() if asked})
 
 
 def table_of_file(path: Path) -> Table | None:
@@ -111,7 +115,20 @@ def table_of_file(path: Path) -> Table | None:
             codes, texts = order[codes], list(STATUSES)
         data[name] = pd.Categorical.from_codes(codes, pd.Index(texts, dtype=object))
     data["seconds"] = checks["seconds"].to_numpy().astype(np.float32)
-    return Table(tuple(runs), pd.DataFrame(data))
+    return Table(tuple(runs), pd.DataFrame(data), _earliest(runs, checks))
+
+
+def _earliest(runs: Sequence[CellRun], checks: pa.Table) -> dict[str, str]:
+    """`Table.earliest` of columns; a file of an earlier release has no such column."""
+    from matrix.records import parquet
+
+    if "asked" not in checks.column_names:
+        return {}
+    asked = pc.cast(checks["asked"], pa.string())
+    taken = pc.greater(pc.utf8_length(asked), 0)
+    columns = pa.table({"run": checks[parquet.NUMBER].filter(taken), "asked": asked.filter(taken)})
+    rows = columns.group_by("run").aggregate([("asked", "min")]).to_pylist()
+    return {runs[row["run"]].cell: row["asked_min"] for row in rows}
 
 
 def categories(values: Sequence[str], first: Sequence[str] = ()) -> pd.Categorical:
@@ -171,7 +188,7 @@ def _appended(table: Table, lost: Sequence[tuple[int, int, int]], category: npt.
     data["seconds"] = np.concatenate([table.frame["seconds"], np.zeros(len(lost), np.float32)])
     frame = pd.DataFrame(data)
     run_of = np.concatenate([np.repeat(np.arange(len(table.runs)), np.diff(table.bounds)), numbers])
-    return Table(table.runs, frame.iloc[np.argsort(run_of, kind="stable")].reset_index(drop=True))
+    return Table(table.runs, frame.iloc[np.argsort(run_of, kind="stable")].reset_index(drop=True), table.earliest)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def _cell(measured: Measured) -> dict[str, Any]:
         "complete": measured.run.complete,
         "unresolved": measured.run.unresolved,
         "started": about.started,
+        "earliest": measured.earliest or about.started,
         "commit": about.commit,
         "digest": about.digest,
         "packages": dict(about.packages),
@@ -106,6 +107,8 @@ def changes(change: ReleaseChanges | None) -> dict[str, Any] | None:
     return {
         "before": change.before,
         "beside": list(change.beside),
+        "suites_differ": change.suites,
+        "left_out": change.left,
         "changes": [
             {
                 "kind": one.kind,

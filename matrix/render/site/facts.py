@@ -19,19 +19,37 @@ from matrix.render.grid import Results
 
 AXES = ("torch", "transformers")
 MOST_NEIGHBOURS = 3
+SUITE = 8
+"""Letters of a suite's digest that tell it from others."""
 Pair = tuple[str, str]
 """A torch and a transformers."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One cell that was measured: its run, what it answers for each subject, and its causes."""
+    """One cell that was measured: its run, what it answers for each subject, and its causes.
+
+    `earliest` is when the oldest of its answers was asked, where the run took some over from an earlier one.
+    """
 
     cell: Cell
     run: CellRun
     number: int
     answers: Mapping[str, Answer]
     causes: Sequence[Cause]
+    earliest: str = ""
+
+    @property
+    def days(self) -> str:
+        """When it was asked: "2026-11-25", or "2026-11-22 to 2026-11-25"; empty where the record does not tell."""
+        last = (self.run.environment.started or "")[:10]
+        first = min(self.earliest[:10] or last, last)
+        return f"{first} to {last}" if first != last else last
+
+    @property
+    def suite(self) -> str:
+        """The suite that asked it: the first letters of its digest, or an empty text."""
+        return (self.run.environment.digest or "")[:SUITE]
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,12 @@ class Facts:
     def subjects(self) -> Sequence[str]:
         """The subjects in the order of the pages; one that was never measured is not among them."""
         return self.results.subjects
+
+    @functools.cached_property
+    def newest_suite(self) -> str:
+        """The suite of the latest run."""
+        every = [each for lane in self.cells.values() for each in lane if each.suite]
+        return max(every, key=lambda each: each.run.environment.started or "").suite if every else ""
 
     @functools.cached_property
     def pairs(self) -> list[Pair]:
@@ -120,7 +144,8 @@ def facts(results: Results, axes: Axes, repository: str = "") -> Facts:
         own = {
             subject: found[place.number, subject] for subject in results.subjects if (place.number, subject) in found
         }
-        measured = Measured(place.cell, judged.table.runs[place.number], place.number, own, by_run[place.number])
+        run, earliest = judged.table.runs[place.number], judged.table.earliest.get(place.cell.id, "")
+        measured = Measured(place.cell, run, place.number, own, by_run[place.number], earliest)
         cells.setdefault((place.cell.torch, place.cell.transformers), []).append(measured)
     releases = {
         axis: sorted({*axes.known(axis), *(getattr(each[0].cell, axis) for each in cells.values())}, key=version_key)

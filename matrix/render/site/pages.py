@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from matrix.judge.baseline import OURS
+from matrix.cells.cell import Cell
+from matrix.judge.baseline import NATIVE, OURS, PATCHED
 from matrix.judge.failures import Failure, ranges
 from matrix.judge.goals import RULE
 from matrix.render import wording
@@ -129,29 +130,40 @@ class _Maker:
                     [number, *(texts.setdefault(text, len(texts)) for text in line)]
                     for number, *line in self._lines_of(pair)
                 ]
-        names = [line[0] for line in self.site.lines({})]
-        return {"subjects": [*names, "This pair"], "texts": list(texts), "of": of}
+        return {"subjects": self._names, "texts": list(texts), "of": of}
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        """What the lines of an answer are about: a subject each, the pair as a whole, and when it was measured."""
+        return [*(phrases.upper(wording.subject_name(one)) for one in self.site.always), "This pair", "Measured"]
 
     def _lines_of(self, pair: Pair) -> list[tuple[int, str, str, str]]:
-        """Lines as `Site.lines` has them, the name as a number; the last number is the pair as a whole."""
+        """Lines as `Site.lines` has them, the name as its number in `_names`."""
         whole = len(self.site.always)
         if pair in self.facts.impossible:
             return [(whole, "open", "No", ": these two cannot be installed together.")]
         measured = self.facts.cells.get(pair)
         if not measured or not measured[0].answers:
             return [(whole, "none", "Nobody has measured it.", f" {self._guess(pair)}")]
-        lines = enumerate(self.site.lines(measured[0].answers))
-        return [(number, tone, verdict, f"{rest}.") for number, (_, tone, verdict, rest) in lines]
+        lines = [
+            (self._names.index(name), tone, verdict, f"{rest}.")
+            for name, tone, verdict, rest in self.site.lines(measured[0].answers)
+        ]
+        return [*lines, (whole + 1, "when", "", phrases.measured_line(measured[0], self.facts.newest_suite))]
 
     def _guess(self, pair: Pair) -> str:
-        """What the nearest measured pairs answer with kvconform: a guess, and named so."""
+        """What the nearest measured pairs answer for each subject: a guess, and named so."""
         near = self.facts.neighbours(pair)
-        answers = {words.verdict(self.facts.answer(other)).lower() for other in near}
         if not near:
             return ""
+        parts = []
+        for subject in (OURS, PATCHED, NATIVE):
+            found = {words.verdict(one).lower() for other in near if (one := self.facts.answer(other, subject))}
+            if found:
+                answer = found.pop() if len(found) == 1 else "they differ"
+                parts.append(f"{wording.subject_name(subject)}, {answer}")
         names = ", ".join(f"{torch} with {transformers}" for torch, transformers in near)
-        answer = answers.pop() if len(answers) == 1 else "they differ"
-        return f"A guess from the nearest that were measured ({names}): {answer}."
+        return f"A guess from the nearest that were measured ({names}): {'; '.join(parts)}."
 
     def pair(self, pair: Pair) -> tuple[str, str]:
         """A pair of releases."""
@@ -159,9 +171,9 @@ class _Maker:
         measured: Sequence[Measured] = facts.cells.get(pair, ())
         best = facts.answer(pair)
         impossible = facts.impossible.get(pair, "")
-        works = best is not None and best.word != "no"
-        near = [(other, words.sentence(facts.answer(other), facts.goals)) for other in facts.neighbours(pair)]
-        install = phrases.install_line(measured[0]) if measured and best else ""
+        near = facts.neighbours(pair) if impossible or not best else []
+        subject, code = phrases.paste(measured[0], facts.goals) if measured and best else ("", "")
+        works = code or any(one.word == "yes" for other in near if (one := facts.answer(other)))
         return self.page(
             f"pair/{pair[0]}/{pair[1]}/index.html",
             "pair.html",
@@ -171,18 +183,27 @@ class _Maker:
             impossible=printable(impossible),
             lines=site.lines(measured[0].answers) if measured else [],
             other_lines=[site.lines(each.answers) for each in measured],
-            neighbours=near if impossible or not best else [],
+            neighbours=[(other, self._short(other)) for other in near],
             guess=self._guess(pair),
-            install=install,
-            code=phrases.CODE,
+            unmeasured=None if impossible or best else Cell(*pair),
+            install=phrases.install_lines(measured[0], facts.repository) if code else [],
+            code=code,
+            code_for=subject,
+            whens=[phrases.measured_line(each, facts.newest_suite) for each in measured],
             better=None if works else facts.good_near(pair),
             purposes=self._purposes,
             most_causes=MOST_CAUSES,
             badge=phrases.badge_label(pair, OURS) if best else "",
         )
 
+    def _short(self, pair: Pair) -> str:
+        """A measured pair in a line: "with kvconform yes, transformers alone no"."""
+        answers = [(subject, self.facts.answer(pair, subject)) for subject in self.site.subjects]
+        return ", ".join(f"{wording.subject_name(name)} {words.verdict(one).lower()}" for name, one in answers if one)
+
     def _purposes(self, one: Measured) -> list[tuple[str, list[tuple[str, str, str]]]]:
-        columns = [words.purposes(one.answers.get(subject), self.facts.goals) for subject in self.site.always]
+        shown = self.site.columns(one.answers)
+        columns = [words.purposes(one.answers.get(subject), self.facts.goals) for subject in shown]
         rows = zip(*columns, strict=True)
         return [
             (

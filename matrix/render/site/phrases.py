@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from matrix.judge.baseline import OURS, PATCHED
 from matrix.judge.changes import KINDS, ReleaseChanges
+from matrix.judge.goals import Goal
 from matrix.render import wording
 from matrix.render.site.facts import Measured, Pair
 from matrix.render.site.families import Family
@@ -17,12 +19,22 @@ TONES = {
     "no longer asked": "open",
 }
 WORD_TONES = {"yes": "good", "partly": "open", "no": "bad", "unknown": "none"}
-CODE = """\
+_CODE = """\
 import torch
-from kvconform import register_flattening_functions
+from kvconform import {name}
 
-with register_flattening_functions(patch_transformers=True):
+with {name}({options}):
     program = torch.export.export(model, (), kwargs=inputs, dynamic_shapes=shapes)"""
+CODE = {
+    OURS: _CODE.format(name="register_flattening_functions", options="patch_transformers=True"),
+    PATCHED: _CODE.format(name="exportable", options=""),
+}
+"""What to paste, for each subject of ours."""
+
+
+def upper(text: str) -> str:
+    """A text at the beginning of a line."""
+    return text[:1].upper() + text[1:]
 
 
 def change_text(change: ReleaseChanges, subjects: Sequence[str]) -> str:
@@ -65,8 +77,29 @@ def mark(counts: tuple[int, int] | None) -> tuple[str, str]:
     return tone, f"✓ {asked}" if passed == asked else f"✗ {passed}/{asked}"
 
 
-def install_line(measured: Measured) -> str:
-    """The line that installs what was measured."""
+def measured_line(measured: Measured, newest: str) -> str:
+    """When and by which suite: "2026-11-25 by suite 61d31b43"; one that is not the newest is told beside it."""
+    suite = f" by suite {measured.suite}" if measured.suite else ""
+    later = f", not by the newest, {newest}" if suite and measured.suite != newest else ""
+    return f"{measured.days or 'on an unknown day'}{suite}{later}"
+
+
+def install_lines(measured: Measured, repository: str) -> list[str]:
+    """The lines that install what was measured, and kvconform with it."""
     packages = measured.run.environment.packages
     names = [f"{name}=={packages[name].split('+')[0]}" for name in ("torch", "transformers") if name in packages]
-    return f"pip install {' '.join(names)}" if names else ""
+    ours = f'pip install "kvconform @ git+{repository}"' if repository else "pip install .    # in a clone of kvconform"
+    return [f"pip install {' '.join(names)}", ours] if names else []
+
+
+def paste(measured: Measured, goals: Sequence[Goal]) -> tuple[str, str]:
+    """Which subject of ours to use with a pair and the lines for it; empty texts where neither works.
+
+    The patched one is proposed where it does something that the other does not.
+    """
+    ours, patched = (measured.answers.get(subject) for subject in (OURS, PATCHED))
+    names = [goal.name for goal in goals]
+    better = patched and any(patched.goal(name) == "yes" and (not ours or ours.goal(name) != "yes") for name in names)
+    if patched and patched.word != "no" and (better or not ours or ours.word == "no"):
+        return PATCHED, CODE[PATCHED]
+    return (OURS, CODE[OURS]) if ours and ours.word != "no" else ("", "")

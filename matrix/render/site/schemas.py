@@ -53,6 +53,7 @@ _CELL = _object(
     complete={"type": "boolean"},
     unresolved=_MAYBE,
     started=_MAYBE,
+    earliest=_MAYBE,
     commit=_MAYBE,
     digest=_MAYBE,
     packages=_map(_TEXT),
@@ -66,7 +67,10 @@ _CHANGE = _object(
     checks=_TEXTS,
     beside=_TEXTS,
 )
-_CHANGES = {"oneOf": [{"type": "null"}, _object(before=_TEXT, beside=_TEXTS, changes=_list(_CHANGE))]}
+_COMPARED = _object(
+    before=_TEXT, beside=_TEXTS, suites_differ={"type": "boolean"}, left_out=_COUNT, changes=_list(_CHANGE)
+)
+_CHANGES = {"oneOf": [{"type": "null"}, _COMPARED]}
 _SAYS = _list(_object(all=_TEXTS, unless_=_TEXTS, perhaps_=_TEXT))
 _FAULT = {"enum": ["torch", "transformers", "kvconform"]}
 _FAILURE = {

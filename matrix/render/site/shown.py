@@ -65,10 +65,14 @@ class Site:
         """The subjects that every answer speaks about, measured or not, then those that some cell measured."""
         return list(dict.fromkeys([OURS, PATCHED, NATIVE, *self.subjects]))
 
+    def columns(self, answers: Mapping[str, Any]) -> list[str]:
+        """The subjects that an answer speaks about: what a pair was not asked and need not have is left out."""
+        return [one for one in self.always if one in (OURS, PATCHED, NATIVE) or one in answers]
+
     def lines(self, answers: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         """A line a subject: its name, the tone, the verdict, the rest of the sentence."""
         found: list[tuple[str, str, str, str]] = []
-        for subject in self.always:
+        for subject in self.columns(answers):
             one = answers.get(subject)
             name = wording.subject_name(subject)
             sentence = words.split(words.sentence(one, self.facts.goals))

@@ -72,7 +72,8 @@ def purposes(answer: Answer | None, goals: Sequence[Goal]) -> list[tuple[str, Wo
             continue
         passed, asked = answer.goals.get(goal.name, (0, 0)) if answer else (0, 0)
         word: Word = answer.goal(goal.name) if answer else "unknown"
-        rows.append((goal.title, word, f"{passed} of {asked}" if asked else "not measured"))
+        nothing = "n/a: the releases lack it" if answer and goal.name in answer.lacking else "not measured"
+        rows.append((goal.title, word, f"{passed} of {asked}" if asked else nothing))
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 
 from matrix.cells.cell import Cell
 from matrix.errors import UserError
-from matrix.judge.baseline import Baseline, BaselineRow, load_baseline
+from matrix.judge.baseline import Baseline, BaselineRow, glob, load_baseline
 from matrix.judge.causes import causes
 from matrix.judge.changes import release_changes
 from matrix.judge.failures import PAGES, Failure, load_failures, ranges
@@ -74,6 +75,7 @@ def test_one_verdict_a_subject(records: list[object], word: str) -> None:
 def test_a_goal_that_nothing_was_asked_of_is_unknown() -> None:
     answer = answers(judged(run(record("export/a"), record("onnx/a", "skip"))), GOALS)[0, "kvconform"]
     assert [answer.goal(goal.name) for goal in GOALS] == ["yes", "unknown", "unknown"]
+    assert answer.lacking == {"onnx"}
 
 
 def test_pins_are_the_newest_pair_that_is_whole_and_good() -> None:
@@ -98,8 +100,15 @@ def test_the_goals_of_the_project_name_checks_that_exist() -> None:
     found = answers(table, load_goals())
     for goal in load_goals():
         counts = [answer.goals[goal.name][1] for answer in found.values()]
-        optional = goal.name in {"onnx", "executorch", "aotinductor"}
-        assert optional or any(counts), (goal.name, len(asked))
+        # Opt-in checks are published only where somebody asked them; that there are such checks, their page tells.
+        listed = any(glob(check).fullmatch(f"{name}[x]") for check in goal.checks for name in _opt_in_checks())
+        assert listed or any(counts), (goal.name, len(asked))
+        assert listed is (goal.name in {"onnx", "executorch", "aotinductor"})
+
+
+def _opt_in_checks() -> list[str]:
+    listed = (Path(__file__).parents[3] / "docs" / "checks.md").read_text(encoding="utf-8")
+    return re.findall(r"^\| `([^`]+)` \| \d+ \| \(opt-in\)", listed, re.MULTILINE)
 
 
 def _published() -> list[CellRun]:
@@ -208,6 +217,16 @@ def test_a_release_is_compared_with_the_one_before_it() -> None:
             ],
         )
     ]
+
+
+def test_what_only_one_of_two_suites_asks_is_no_change_of_a_release() -> None:
+    old = run(record("a/1"), record("a/2"), record("a/gone"), digest="e" * 64)
+    new = run(record("a/1", "fail"), record("a/2"), record("a/new", "fail"), transformers="4.54")
+    (told,) = release_changes(
+        judged(old, new), {Cell.parse(each.cell): at for at, each in enumerate((old, new))}, "transformers"
+    )
+    assert [(one.kind, one.ids) for one in told.changes] == [("broke", ("a/1",))]
+    assert (told.suites, told.left) == (True, 2)
 
 
 def test_causes_are_grouped_over_the_other_axis_and_numbers_do_not_matter() -> None:

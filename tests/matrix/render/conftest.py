@@ -40,6 +40,7 @@ ROWS = (
     ),
 )
 EXPORTED = ("cache-in-and-out[named-{}]", "decode[{}]")
+OLDER = ("2.9", "5.23")
 TORCHES, RELEASES = ("2.7", "2.8", "2.9", "2.15"), ("4.53", "4.57", "5.0", "5.23")
 
 
@@ -53,6 +54,11 @@ def small_axes() -> Axes:
     )
 
 
+def patched(torch: str, release: str) -> bool:
+    """Whether a pair was asked about patches: where they add nothing, and where they heal the masks."""
+    return torch == "2.15" or (torch, release) == ("2.8", "4.53")
+
+
 def _records(torch: str, release: str) -> list[Record]:
     masks = torch in ("2.7", "2.8") and release.startswith("4.")
     message = (
@@ -64,9 +70,16 @@ def _records(torch: str, release: str) -> list[Record]:
         record(f"model/exported-{kind}[llama]", "fail" if masks else "pass", message=message)
         for kind in ("decode", "prefill")
     ]
-    made += [record(each.id, each.status, PATCHED) for each in made if torch == "2.15"]
+    made.append(record("dynamic-shape/decode[encoder-decoder]", "na"))
+    made += [
+        record(each.id, "na" if each.status == "na" else "pass", PATCHED) for each in made if patched(torch, release)
+    ]
     alone = "StaticCache is not registered as a pytree node"
-    made += [record(each.id, "fail", "native", alone) for each in made if each.subject == "kvconform"]
+    made += [
+        record(each.id, "na" if each.status == "na" else "fail", "native", alone)
+        for each in made
+        if each.subject == "kvconform"
+    ]
     return made
 
 
@@ -76,8 +89,14 @@ def site_runs() -> list[CellRun]:
     for torch in TORCHES:
         for release in RELEASES:
             if (torch, release) not in {("2.7", "5.23"), ("2.9", "5.0"), ("2.8", "5.23")}:
-                subjects = ("kvconform", "native") + ((PATCHED,) if torch == "2.15" else ())
-                made.append(run(*_records(torch, release), torch=torch, transformers=release, subjects=subjects))
+                subjects = ("kvconform", "native") + ((PATCHED,) if patched(torch, release) else ())
+                # One pair was measured earlier, by another suite, and has an answer from before that.
+                older = {"digest": "e" * 64, "started": "2026-11-20T10:00:00Z"} if (torch, release) == OLDER else {}
+                records = _records(torch, release)
+                if older:
+                    records[0] = dataclasses.replace(records[0], asked="2026-11-18T09:00:00Z")
+                about = {"torch": torch, "transformers": release, "subjects": subjects, **older}
+                made.append(run(*records, **about))
     odd = [record("registration/odd", "crash", message=NASTY), *_records("2.9", "5.0")]
     made.append(run(*odd, torch="2.9", transformers="5.0", digest=None))
     made.append(run(torch="2.8", transformers="5.23", unresolved=f"torch is too old {NASTY}"))

@@ -135,6 +135,40 @@ def test_the_first_line_answers(site: Path) -> None:
     assert "Nothing measured yet." in told("pins/onnx")
 
 
+def test_lines_to_paste_are_for_the_subject_that_does_more(site: Path) -> None:
+    ours = Page(site / "pair" / "2.9" / "4.57" / "index.html").told
+    assert "Lines to paste, with kvconform pip install torch==2.9.1" in ours
+    assert 'pip install "kvconform @ git+https://example.org/kvconform"' in ours
+    assert "with register_flattening_functions(patch_transformers=True):" in ours
+    patched = Page(site / "pair" / "2.8" / "4.53" / "index.html").told
+    assert "Lines to paste, with kvconform and its patches" in patched
+    assert "with exportable():" in patched
+
+
+def test_what_a_pair_is_good_for_tells_what_the_releases_lack(site: Path) -> None:
+    rows = Page(site / "pair" / "2.15" / "5.23" / "index.html").told
+    assert "static cachesyes 2 of 2" in rows.replace("caches yes", "cachesyes")
+    assert "encoder-decodern/a: the releases lack it" in rows
+    assert "ONNXnot measured" in rows
+
+
+def test_who_asked_stands_beside_the_answer(site: Path) -> None:
+    told = Page(site / "pair" / "2.9" / "4.57" / "index.html").told
+    assert told.count("Measured 2026-11-21 by suite dddddddd, on Python 3.11 and a CPU.") == 1
+    older = Page(site / "pair" / "2.9" / "5.23" / "index.html").told
+    assert "Measured 2026-11-18 to 2026-11-20 by suite eeeeeeee, not by the newest, dddddddd, on" in older
+    document = json.loads((site / "pair" / "2.9" / "5.23" / "data.json").read_text(encoding="utf-8"))
+    assert document["cells"][0]["earliest"] == "2026-11-18T09:00:00Z"
+
+
+def test_an_unmeasured_pair_guesses_for_each_subject(site: Path) -> None:
+    told = Page(site / "pair" / "2.7" / "5.23" / "index.html").told
+    assert "A guess from the nearest that were measured (" in told
+    assert "): with kvconform, yes;" in told
+    assert "transformers alone, no." in told
+    assert "To measure it, in a clone: python -m nox -s \"conformance(torch='2.7', transformers='5.23')\"" in told
+
+
 def test_a_second_lane_is_on_the_page_of_its_pair(site: Path) -> None:
     told = Page(site / "pair" / "2.15" / "5.23" / "index.html").told
     assert "Python 3.11, cpu" in told
