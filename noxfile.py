@@ -30,6 +30,7 @@ PARALLEL: dict[str, Any] = (
     {"allow_parallel": True} if "allow_parallel" in inspect.signature(nox.session).parameters else {}
 )
 TESTED_WITH = ("torch==2.15.*", "transformers==5.23.*")
+HOST = ("-r", "requirements.txt", "-r", "requirements-machines.txt")
 TESTS = ("hypothesis", "jsonschema", "playwright", "axe-playwright-python")
 
 CODES = nox_support.ExitCodes()
@@ -83,7 +84,7 @@ def tests(session: nox.Session) -> None:
     page is tested in a Chromium where one is on the path.
     """
     session.env["UV_PYTHON_DOWNLOADS"] = "never"
-    session.install("-r", "requirements.txt", "-e", ".[check]", *TESTED_WITH, *TESTS)
+    session.install(*HOST, "-e", ".[check]", *TESTED_WITH, *TESTS)
     session.run(
         "python", "-m", "pytest", *(session.posargs or ("-n", "2", "--dist", "loadfile", *known_skips(session)))
     )

@@ -51,6 +51,9 @@ ELSEWHERE = {
     "conformance/kvconform_conformance/runner/needs.py": "tests/suite/test_optin.py",
     "conformance/kvconform_conformance/runner/plugin.py": "tests/suite/test_check.py",
     "conformance/kvconform_conformance/runner/python.py": "tests/suite/test_warm.py",
+    # Machines: a scheduler and three workers, in processes of their own.
+    "matrix/collect/machines/channel.py": "tests/matrix/collect/machines/test_driver.py",
+    "matrix/collect/machines/worker.py": "tests/matrix/collect/machines/test_driver.py",
     # States, and what a table of judgements adds up to.
     "matrix/judge/tally.py": "tests/matrix/judge/test_aggregate.py",
     "matrix/judge/causes.py": "tests/matrix/judge/test_answers.py",

@@ -72,7 +72,7 @@ class Fanout:
         waiting = sorted(cells, key=lambda cell: cell.order)
         running: dict[Future[int], tuple[Cell, float]] = {}
         outcomes: list[Outcome] = []
-        with signals(self.stop), ThreadPoolExecutor(self.jobs) as pool:
+        with ThreadPoolExecutor(self.jobs) as pool:
             while running or (waiting and not self._stops):
                 while waiting and len(running) < self.jobs and not self._stops:
                     cell = waiting.pop(0)

@@ -77,7 +77,7 @@ def collect(run: Run, outcome: Outcome, command: Command | None = None) -> Colle
         KeyboardInterrupt: Ctrl-C, after the record was ended and kept.
     """
     part = run.record.with_suffix(".jsonl.part")
-    _prepare(part)
+    prepare(part)
     if command is None:
         python = _make_venv(run, outcome)
         line: Sequence[str] = check_command(run, python, part)
@@ -254,7 +254,7 @@ def _on_sigterm(handler: object) -> object:
         return handler
 
 
-def _prepare(part: Path) -> None:
+def prepare(part: Path) -> None:
     """Keep what a killed run had written, unless it had no answer yet: then an earlier one may have had more."""
     part.parent.mkdir(parents=True, exist_ok=True)
     if _has_answers(part):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from matrix.cells import axes as axes_module
 from matrix.cells.axes import Axes
@@ -17,6 +19,9 @@ from matrix.collect import fanout, locks, progress
 from matrix.collect.answers import Answer, Answers
 from matrix.collect.digest import suite
 from matrix.collect.disk import Keeper, parse_budget
+from matrix.collect.machines import connect
+from matrix.collect.machines.driver import Asked, Machines
+from matrix.collect.machines.worker import run_group
 from matrix.collect.nox_support import worst
 from matrix.collect.outcome import Outcome
 from matrix.collect.plan import build
@@ -24,6 +29,7 @@ from matrix.commands.cell import judged
 from matrix.errors import ExitCode, UserError
 from matrix.judge.baseline import load_baseline
 from matrix.paths import Paths
+from matrix.records import files
 
 NAME = "run"
 HELP = "run cells, skipping what is answered (without options: the smoke tier)"
@@ -36,6 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at once (1)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes in a cell (the cores divided by the jobs)")
     parser.add_argument("--disk-budget", default="25", metavar="GB", help="for environments and uv's cache (25)")
+    machines = parser.add_argument_group("more than one machine", "through Dask; docs/matrix.md, Many machines")
+    machines.add_argument("--on", metavar="dask://HOST:PORT", help="on the machines of a scheduler that runs")
+    machines.add_argument("--hosts", metavar="A,B,...", help="on these machines, reached by SSH")
+    machines.add_argument("--host-root", type=Path, metavar="DIR", help="the checkout on each host (as here)")
+    machines.add_argument("--host-python", default=sys.executable, metavar="PYTHON", help="the Python there (as here)")
+    machines.add_argument(
+        "--scheduler-host",
+        default=connect.LOOPBACK,
+        metavar="ADDRESS",
+        help=f"where the scheduler of --hosts listens ({connect.LOOPBACK}); whoever reaches it can run anything",
+    )
 
 
 def run(found: argparse.Namespace) -> int:
@@ -43,7 +60,14 @@ def run(found: argparse.Namespace) -> int:
     return run_cells(found, axes_module.load(), Paths.here())
 
 
-def run_cells(found: argparse.Namespace, axes: Axes, paths: Paths, *, command: fanout.CellCommand | None = None) -> int:
+def run_cells(
+    found: argparse.Namespace,
+    axes: Axes,
+    paths: Paths,
+    *,
+    command: fanout.CellCommand | None = None,
+    task: Callable[[str, str], None] = run_group,
+) -> int:
     """Run what the parsed options select and return the worst code of its cells.
 
     Args:
@@ -51,6 +75,7 @@ def run_cells(found: argparse.Namespace, axes: Axes, paths: Paths, *, command: f
         axes: what there is.
         paths: where things lie.
         command: runs a cell; the nox session unless a test brings its own.
+        task: the same for a group of cells on another machine.
 
     Raises:
         UserError: the options are wrong, another run is going on, or the disk is full.
@@ -71,13 +96,20 @@ def run_cells(found: argparse.Namespace, axes: Axes, paths: Paths, *, command: f
         )
     print(f"{len(todo)} cells to run, {len(skipped)} answered already, {len(impossible)} cannot be made", flush=True)
     with locks.hold(paths.locks / "run.lock", "a matrix run"):
-        outcomes = _fan_out(todo, command or fanout.session_command(options, paths), paths, found)
+        if not todo:
+            outcomes = []
+        elif found.on or found.hosts:
+            outcomes = _elsewhere(todo, options, paths, found, task)
+        else:
+            outcomes = _fan_out(todo, command or fanout.session_command(options, paths), paths, found)
     return _conclude(todo, outcomes, [_judged(answer, paths) for answer in skipped])
 
 
 def _options(found: argparse.Namespace) -> CellOptions:
     if found.jobs < 1:
         raise UserError(f"--jobs {found.jobs}: give 1 or more", "python -m matrix run --jobs 1")
+    if found.on and found.hosts:
+        raise UserError("--on names a scheduler that runs, --hosts begins one: give one of them", "--on or --hosts")
     workers = found.workers or max(1, (os.cpu_count() or 1) // found.jobs)
     return replace(from_namespace(found), jobs=workers)
 
@@ -85,15 +117,49 @@ def _options(found: argparse.Namespace) -> CellOptions:
 def _fan_out(
     cells: Sequence[Cell], command: fanout.CellCommand, paths: Paths, found: argparse.Namespace
 ) -> list[Outcome]:
-    if not cells:
-        return []
     fanout.expect_disk(paths.home)
+    keeper = Keeper(paths, parse_budget(found.disk_budget))
+    with _shown(cells, paths, found) as display:
+        run = fanout.Fanout(paths, command, found.jobs, display, keeper)
+        with fanout.signals(run.stop):
+            return run.run(cells)
+
+
+def _elsewhere(
+    cells: Sequence[Cell],
+    options: CellOptions,
+    paths: Paths,
+    found: argparse.Namespace,
+    task: Callable[[str, str], None],
+) -> list[Outcome]:
+    """On other machines, each with its own folder, number of processes and disk."""
+    argv = replace(options, jobs=None, records=None).to_argv()
+    asked = Asked(argv, found.jobs, found.workers, parse_budget(found.disk_budget))
+    names = [name for name in (found.hosts or "").split(",") if name]
+    hosts = connect.Hosts(names, found.host_root or paths.root, found.host_python, found.scheduler_host)
+    baseline = load_baseline(paths.baseline)
+
+    def judge(record: Path, outcome: Outcome) -> None:
+        answered = files.read(record)
+        verdict = judged(answered, baseline)
+        outcome.counts = verdict.counts
+        if answered.complete and answered.unresolved is None:
+            outcome.exit_code = verdict.exit_code
+
+    with (
+        connect.client(found.on, hosts if found.hosts else None, device=found.device) as client,
+        _shown(cells, paths, found) as display,
+    ):
+        resources = connect.needs(client, found.device)
+        run = Machines(client, paths, options.folder(paths), asked, judge, display, resources, task)
+        with fanout.signals(run.stop):
+            return run.run(cells)
+
+
+def _shown(cells: Sequence[Cell], paths: Paths, found: argparse.Namespace) -> progress.Display:
     earlier = {cell.id: Outcome.load(paths, cell) for cell in cells}
     before = {name: sum(outcome.seconds.values()) for name, outcome in earlier.items() if outcome and outcome.seconds}
-    clock = progress.Clock(list(cells), before, found.jobs)
-    keeper = Keeper(paths, parse_budget(found.disk_budget))
-    with progress.display(clock) as display:
-        return fanout.Fanout(paths, command, found.jobs, display, keeper).run(cells)
+    return progress.display(progress.Clock(list(cells), before, found.jobs))
 
 
 def _judged(answer: Answer, paths: Paths) -> Outcome:

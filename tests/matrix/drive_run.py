@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from helpers import SUITE, at, fake_session  # noqa: E402
+from helpers import FAKE_SESSION, SUITE, at, fake_session  # noqa: E402
 
 from matrix import __main__ as command_line  # noqa: E402
 from matrix.cells import axes  # noqa: E402
+from matrix.cells.options import CellOptions  # noqa: E402
+from matrix.collect.fanout import CellCommand  # noqa: E402
+from matrix.collect.machines.worker import run_group  # noqa: E402
 from matrix.commands import run  # noqa: E402
+from matrix.paths import Paths  # noqa: E402
+
+
+def fake_sessions(mode: str, options: CellOptions, paths: Paths) -> CellCommand:
+    """What a machine of Dask starts. As a function of this script it travels whole: the machine needs no tests."""
+    script = str(FAKE_SESSION)
+    return lambda cell: [sys.executable, script, str(paths.home), cell.id, mode]
 
 
 def main(home: str, mode: str, *options: str) -> int:
@@ -26,7 +37,8 @@ def main(home: str, mode: str, *options: str) -> int:
 
     def fake(found: object) -> int:
         with mock.patch("matrix.commands.run.suite", return_value=SUITE):
-            return run.run_cells(found, axes.load(), paths, command=fake_session(paths.home, mode))
+            task = partial(run_group, makes_command=partial(fake_sessions, mode))
+            return run.run_cells(found, axes.load(), paths, command=fake_session(paths.home, mode), task=task)
 
     with mock.patch.object(run, "run", fake):
         return command_line.main(["run", "--device", "cpu", "--disk-budget", "1000", *options])

@@ -3,7 +3,8 @@
 usage: fake_check.py RECORD CELL MODE [EARLIER]...
 
 Each check that is really asked is a line of `asked.log` beside the folder of the record. The mode `carry` takes over
-what the earlier records answered, and asks one check after the other slowly; `carry-hang` does not come to the end.
+what the earlier records answered, and asks one check after the other slowly; `carry-hang` does not come to the end, and
+`carry-hang-once` does not unless there is an earlier record. `wait-SECONDS` takes that long.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def stream(file: TextIO, cell: str, mode: str, asked: Path, taken: dict[str, dic
                 continue
             write(file, {"kind": "started", "subject": "kvconform", "id": name})
             time.sleep(0.05 if mode == "carry" else 0)
-            if mode in {"hang", "carry-hang"} and name == CHECKS[1]:
+            time.sleep(float(mode.removeprefix("wait-")) / len(CHECKS) if mode.startswith("wait-") else 0)
+            hangs = mode in {"hang", "carry-hang"} or (mode == "carry-hang-once" and not taken)
+            if hangs and name == CHECKS[1]:
                 time.sleep(60)
             if mode == "die" and name == CHECKS[1]:
                 return 134

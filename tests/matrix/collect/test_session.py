@@ -76,11 +76,11 @@ def test_what_a_killed_run_had_written_is_kept_until_it_is_taken_over(axes: Axes
     answered, begun = b'{"kind": "cell"}\n{"id": "x", "kind": "check"}\n', b'{"kind": "cell"}\n'
     paths.records.mkdir(parents=True)
     part.write_bytes(answered)
-    session._prepare(part)
+    session.prepare(part)
     assert (left.read_bytes(), part.exists()) == (answered, False)
     # Killed again before it had taken the answers over: they are still there.
     part.write_bytes(begun)
-    session._prepare(part)
+    session.prepare(part)
     assert (left.read_bytes(), part.exists()) == (answered, False)
     part.write_bytes(begun)
     settle(part, final)
