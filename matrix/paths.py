@@ -44,6 +44,11 @@ class Paths:
         return self.reports / "records.parquet"
 
     @property
+    def publications(self) -> Path:
+        """What each publication changed against the one before it."""
+        return self.reports / "publications.json"
+
+    @property
     def portability(self) -> Path:
         """What cells saved, what loading it answered, and the grid of the latest selection."""
         return self.home / ".cache" / "portability"

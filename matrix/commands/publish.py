@@ -8,10 +8,12 @@ from pathlib import Path
 
 from matrix.commands import report
 from matrix.errors import ExitCode
+from matrix.judge import publications
+from matrix.judge.baseline import load_baseline
 from matrix.paths import Paths
 from matrix.records import parquet
 from matrix.records.publishing import merge
-from matrix.records.sources import read_good
+from matrix.records.sources import latest, read_good
 
 NAME = "publish"
 HELP = "take complete answers of this machine over into reports, and write the table"
@@ -44,6 +46,9 @@ def run(found: argparse.Namespace) -> int:
         print("nothing is published")
         return ExitCode.USAGE if bad else ExitCode.EMPTY
     if merged.taken:
+        log = publications.load(paths.publications)
+        new = publications.publication(latest(published), merged.runs, load_baseline())
         parquet.write(paths.published, merged.runs)
+        publications.save(paths.publications, [new, *log])
     code = report.write([paths.published], paths.reports, paths.site)
     return ExitCode.USAGE if bad else code

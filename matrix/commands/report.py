@@ -7,10 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matrix.errors import ExitCode
 from matrix.judge.baseline import DEFAULT
 from matrix.paths import ROOT, Paths
+
+if TYPE_CHECKING:
+    from matrix.judge.publications import Publication
 
 NAME = "report"
 HELP = "judge the published records and write the table"
@@ -40,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="the repository that the site links to (default: that of the CI job, if there is one)",
     )
+    parser.add_argument(
+        "--before",
+        metavar="RECORDS",
+        help="what was published before: a folder or file of records, or a git revision; the site tells what changed "
+        "since (default: what `publish` wrote down beside the records)",
+    )
     parser.add_argument("--summary", type=Path, metavar="FILE", help="append Markdown for a CI job to this file")
 
 
@@ -59,6 +69,7 @@ def run(found: argparse.Namespace) -> int:
         readme=found.readme,
         summary=found.summary,
         repository=found.repository,
+        before=found.before,
     )
 
 
@@ -71,8 +82,10 @@ def write(  # noqa: PLR0913 - the options of a command
     readme: Path | None = None,
     summary: Path | None = None,
     repository: str = "",
+    before: str | None = None,
 ) -> ExitCode:
     """Judge, write and print."""
+    from matrix.judge import publications
     from matrix.render import report, wording
     from matrix.render.site import build
 
@@ -86,6 +99,7 @@ def write(  # noqa: PLR0913 - the options of a command
         library=_beside(out, ROOT / build.LIBRARY),
         parquet=records[0] if len(records) == 1 and records[0].suffix == ".parquet" else None,
         repository=repository,
+        publications=[*_since(before, records, baseline), *publications.load(_log(records))],
     )
     print(f"{wording.measured(results)}: {out}/table.md, {site}/index.html")
     for subject in results.subjects:
@@ -97,6 +111,26 @@ def write(  # noqa: PLR0913 - the options of a command
     for error in results.bad:
         print(f"error: {error}", file=sys.stderr)
     return report.code(results)
+
+
+def _log(records: Sequence[Path]) -> Path:
+    """What `publish` wrote down beside the first file of published records; a folder of records has no such file."""
+    from matrix.judge.publications import NAME
+
+    published = next((path for path in records if path.suffix == ".parquet"), records[0])
+    return published.parent / NAME
+
+
+def _since(before: str | None, records: Sequence[Path], baseline: Path) -> list[Publication]:
+    """What these records change against those that were published before."""
+    if before is None:
+        return []
+    from matrix.judge.baseline import load_baseline
+    from matrix.judge.publications import publication
+    from matrix.records.sources import latest, read_good, read_latest
+
+    found = publication(read_latest(before), latest(read_good(*records)[0]), load_baseline(baseline))
+    return [found] if found.cells else []
 
 
 def _beside(out: Path, path: Path) -> Path | None:

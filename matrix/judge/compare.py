@@ -88,11 +88,11 @@ class Comparison:
         """The differences as a page: a line a cause, the most frequent of each kind, and how many were left out."""
         lines = []
         for kind in KINDS:
-            causes = _causes(change for change in self.changes if change.kind == kind)
-            lines += [_line(kind, cause) for cause in causes[:MOST_CAUSES]]
-            if len(causes) > MOST_CAUSES:
-                rest = sum(len(cause) for cause in causes[MOST_CAUSES:])
-                lines.append(f"{kind:<11} and {len(causes) - MOST_CAUSES} more causes, {rest} differences: --all")
+            found = causes(change for change in self.changes if change.kind == kind)
+            lines += [_line(kind, cause) for cause in found[:MOST_CAUSES]]
+            if len(found) > MOST_CAUSES:
+                rest = sum(len(cause) for cause in found[MOST_CAUSES:])
+                lines.append(f"{kind:<11} and {len(found) - MOST_CAUSES} more causes, {rest} differences: --all")
         return "\n".join([*lines, self.counts])
 
     def to_json(self) -> dict[str, Any]:
@@ -148,20 +148,22 @@ def kind_of(old: Status | None, new: Status | None, *, same: bool = False) -> Ki
     return "changed" if old in WRONG else "regressed"
 
 
-def _causes(changes: Iterable[Change]) -> list[list[Change]]:
-    """Differences of one kind by subject and cause, the most frequent first."""
-    groups: dict[tuple[str, str], list[Change]] = {}
+def causes(changes: Iterable[Change]) -> list[list[Change]]:
+    """Differences by kind, subject and cause: the worst kind first, of each the most frequent cause first."""
+    groups: dict[tuple[str, str, str], list[Change]] = {}
     for change in changes:
         cause = change.failure or without_context(change.message) or f"{change.old} -> {change.new}"
-        groups.setdefault((change.subject, cause), []).append(change)
-    return sorted(groups.values(), key=lambda group: -len(group))
+        # Cells as a whole are told together, however many checks each has.
+        groups.setdefault((change.kind, change.subject, cause if change.id else ""), []).append(change)
+    return sorted(groups.values(), key=lambda group: (KINDS.index(group[0].kind), -len(group)))
 
 
 def _line(kind: Kind, cause: Sequence[Change]) -> str:
     first, cells = cause[0], list(dict.fromkeys(change.cell for change in cause))
     where = some(cells, 1)
     if not first.id:
-        return f"{kind:<11} {some(cells, MOST_CAUSES)}: {first.old or 'not there'} -> {first.new or 'not there'}"
+        extents = dict.fromkeys(f"{each.old or 'not there'} -> {each.new or 'not there'}" for each in cause)
+        return f"{kind:<11} {some(cells, MOST_CAUSES)}: {some(list(extents), MOST_CAUSES)}"
     checks = list(dict.fromkeys(change.id for change in cause))
     states = f"{first.old or 'not there'} -> {first.new or 'not there'}"
     why = f"known, {first.failure}" if first.failure else " ".join(first.message.split())

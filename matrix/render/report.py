@@ -10,6 +10,7 @@ from matrix.errors import ExitCode, UserError
 from matrix.judge.baseline import DEFAULT, load_baseline
 from matrix.judge.findings import findings, some
 from matrix.judge.flaky import flakes
+from matrix.judge.publications import Publication
 from matrix.judge.table import table_of_file
 from matrix.records.sources import latest, read_good, together
 from matrix.records.writing import put
@@ -72,6 +73,7 @@ def publish(  # noqa: PLR0913 - what is written, and where
     library: Path | None = None,
     parquet: Path | None = None,
     repository: str = "",
+    publications: Sequence[Publication] = (),
 ) -> None:
     """Write the tables, figure and badges, the site, and the table into a README that has its markers.
 
@@ -85,6 +87,7 @@ def publish(  # noqa: PLR0913 - what is written, and where
         library: where the summary that travels with the library is renewed.
         parquet: the published records, which become part of the site.
         repository: the address of the repository, for the site's links to it.
+        publications: what each publication changed, the latest first, for the site.
 
     Raises:
         UserError: the README lacks its markers, and nothing is written then; or something could not be written.
@@ -97,7 +100,7 @@ def publish(  # noqa: PLR0913 - what is written, and where
             put(folder / name, text)
     _put_badges(out_dir / "badges", figures.badges(found))
     if site_dir is not None:
-        facts = build.write(found, site_dir, parquet, repository)
+        facts = build.write(found, site_dir, parquet, repository, publications=publications)
         if library is not None:
             put(library, build.known_json(facts))
     if readme is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from matrix.cells import axes as axes_module
 from matrix.cells.axes import Axes
 from matrix.judge.goals import Pins
+from matrix.judge.publications import Publication
 from matrix.records.writing import put
 from matrix.render import wording
 from matrix.render.figures import badge
@@ -30,12 +31,20 @@ MANIFEST = "data/files.txt"
 PARQUET = "data/records.parquet"
 MESSAGES = "data/messages.json"
 """What the look-up of an error fetches when no known failure says it."""
+PUBLICATIONS = "data/publications.json"
+"""What each publication changed against the one before it."""
 LIBRARY = Path("src") / "kvconform" / "data" / "known.json"
 """Where the summary travels with the library."""
 
 
-def write(
-    results: Results, folder: Path, records: Path | None = None, repository: str = "", axes: Axes | None = None
+def write(  # noqa: PLR0913 - what is shown, and where it goes
+    results: Results,
+    folder: Path,
+    records: Path | None = None,
+    repository: str = "",
+    axes: Axes | None = None,
+    *,
+    publications: Sequence[Publication] = (),
 ) -> Facts:
     """Write the whole site, and remove what an earlier one wrote there and this one does not.
 
@@ -45,6 +54,7 @@ def write(
         records: the published Parquet file, which becomes part of the site.
         repository: the address of the repository, for links to it.
         axes: the releases that are known (default: `matrix/data/cells.toml`).
+        publications: what each publication changed, the latest first.
 
     Returns:
         What the site shows, for those who write more of it.
@@ -53,7 +63,7 @@ def write(
         UserError: a file of `matrix/data` is malformed or does not fit the others.
     """
     axes = axes or axes_module.load()
-    found = facts(results, axes, repository)
+    found = facts(results, axes, repository, publications)
     site = site_of(found, families(found))
     parquet = records is not None and records.is_file()
     wanted = set()
@@ -87,6 +97,7 @@ def _files(site: Site, axes: Axes, *, parquet: bool) -> Iterator[tuple[str, str]
         yield f"data/schemas/{name}.json", data.dump(schema)
     yield "data/known.json", known_json(found)
     yield MESSAGES, data.dump(messages(found))
+    yield PUBLICATIONS, data.dump(data.publications(found))
     for goal, pins in found.pins.items():
         if pins:
             yield f"pins/{goal}/constraints.txt", _constraints(pins)

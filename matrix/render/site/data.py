@@ -123,6 +123,11 @@ def changes(change: ReleaseChanges | None) -> dict[str, Any] | None:
     }
 
 
+def publications(facts: Facts) -> dict[str, Any]:
+    """What each publication changed against the one before it."""
+    return {"schema": SCHEMA, "publications": [each.to_json() for each in facts.publications]}
+
+
 def check(family: str, ids: Sequence[str], subjects: Mapping[str, Mapping[Pair, tuple[int, int]]]) -> dict[str, Any]:
     """A check: for each subject and pair, how many of its variants pass and how many were asked."""
     return {

@@ -13,6 +13,7 @@ from matrix.judge.causes import Cause, causes
 from matrix.judge.changes import ReleaseChanges, release_changes
 from matrix.judge.failures import Failure, load_failures
 from matrix.judge.goals import Answer, Goal, Pins, answers, load_goals, pins
+from matrix.judge.publications import Publication
 from matrix.judge.table import JudgedTable
 from matrix.records.lines import CellRun
 from matrix.render.grid import Results
@@ -64,6 +65,7 @@ class Facts:
         releases: by axis, every release that is known or was measured, oldest first.
         impossible: by pair, why no environment can be made of it.
         changes: by axis and release, what it broke and repaired against the one before.
+        publications: what each publication changed, the latest first.
         repository: the address of the repository, empty where it is not known.
     """
 
@@ -76,6 +78,7 @@ class Facts:
     changes: Mapping[tuple[str, str], ReleaseChanges]
     pins: Mapping[str, Pins | None]
     repository: str = ""
+    publications: Sequence[Publication] = ()
 
     @property
     def judged(self) -> JudgedTable:
@@ -129,7 +132,7 @@ class Facts:
         return {axis: {release: number for number, release in enumerate(self.releases[axis])} for axis in AXES}
 
 
-def facts(results: Results, axes: Axes, repository: str = "") -> Facts:
+def facts(results: Results, axes: Axes, repository: str = "", publications: Sequence[Publication] = ()) -> Facts:
     """Work out what the site shows.
 
     Raises:
@@ -173,4 +176,5 @@ def facts(results: Results, axes: Axes, repository: str = "") -> Facts:
         changes=changes,
         pins={goal.name: pins(judged, found, goal) for goal in goals},
         repository=repository,
+        publications=publications,
     )

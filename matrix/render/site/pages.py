@@ -13,7 +13,7 @@ from matrix.judge.baseline import NATIVE, OURS, PATCHED
 from matrix.judge.failures import Failure, ranges
 from matrix.judge.goals import RULE
 from matrix.render import wording
-from matrix.render.site import data, markdown, phrases, words
+from matrix.render.site import data, markdown, phrases, since, words
 from matrix.render.site import inline as inlined
 from matrix.render.site.facts import AXES, Measured, Pair
 from matrix.render.site.families import Family
@@ -60,7 +60,7 @@ def pages(site: Site, warnings: Sequence[str], *, parquet: bool) -> Iterator[tup
         title = f"To {goal.want}"
         yield make.page(f"pins/{goal.name}/index.html", "pins.html", title, goal=goal, pins=pins, rule=RULE)
     changes = [(one, [phrases.changed(one, subject) for subject in site.subjects]) for one in facts.changes.values()]
-    yield make.page("changes/index.html", "changes.html", "What broke?", rows=changes)
+    yield make.page("changes/index.html", "changes.html", "What broke?", rows=changes, since=since)
     yield make.page("data/index.html", "data.html", "The data", parquet=parquet)
 
 
@@ -112,12 +112,18 @@ class _Maker:
         return max(answered, key=self.facts.pairs.index, default=("", ""))
 
     def _broke(self) -> list[dict[str, str]]:
+        """The latest publication, then the newest releases of each axis: where it is told, what it is, what changed."""
         found = []
+        for one in self.facts.publications[:1]:
+            link, what = f"changes/index.html#{since.name(one)}", f"Measured {one.date}"
+            told = since.text(one, self.site.subjects, since.BROKE)
+            found.append({"link": link, "what": what, "text": told, "before": "what was published before"})
         for axis in reversed(AXES):
             newest = [change for (name, _), change in self.facts.changes.items() if name == axis and change.beside]
             for change in newest[: MOST_BROKE // len(AXES)]:
-                text = phrases.change_text(change, self.site.subjects)
-                found.append({"axis": axis, "release": change.release, "before": change.before, "text": text})
+                text = phrases.change_text(change, self.site.subjects, phrases.BROKE)
+                link, what = f"{axis}/{change.release}/index.html", f"{axis} {change.release}"
+                found.append({"link": link, "what": what, "text": text, "before": change.before})
         return found
 
     def _pairs(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matrix.judge.baseline import OURS, PATCHED
-from matrix.judge.changes import KINDS, ReleaseChanges
+from matrix.judge.changes import KINDS, Kind, ReleaseChanges
 from matrix.judge.goals import Goal
 from matrix.render import wording
 from matrix.render.site.facts import Measured, Pair
@@ -18,6 +18,8 @@ TONES = {
     "newly asked and passing": "good",
     "no longer asked": "open",
 }
+BROKE: tuple[Kind, ...] = ("broke", "repaired")
+"""What the first page tells of a release; its own page tells all."""
 WORD_TONES = {"yes": "good", "partly": "open", "no": "bad", "unknown": "none"}
 _CODE = """\
 import torch
@@ -37,23 +39,23 @@ def upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def change_text(change: ReleaseChanges, subjects: Sequence[str]) -> str:
-    """What a release changed, in a sentence."""
+def change_text(change: ReleaseChanges, subjects: Sequence[str], kinds: Sequence[Kind] = KINDS) -> str:
+    """What a release changed, in a sentence; some kinds of changes, or all."""
     parts = [
-        f"{wording.subject_name(one)}: {changed(change, one)}"
+        f"{wording.subject_name(one)}: {told}"
         for one in subjects
-        if changed(change, one) not in ("nothing", "unknown")
+        if (told := changed(change, one, kinds)) not in ("nothing", "unknown")
     ]
     if not change.beside:
         return "not measured beside the same release of the other"
-    return "; ".join(parts) or "nothing changed"
+    return "; ".join(parts) or ("nothing changed" if kinds == KINDS else "nothing broke")
 
 
-def changed(change: ReleaseChanges, subject: str) -> str:
+def changed(change: ReleaseChanges, subject: str, kinds: Sequence[Kind] = KINDS) -> str:
     """How many checks of one subject a release broke, repaired, and so on."""
     if not change.beside or subject not in change.subjects:
         return "unknown"
-    counts = [(kind, change.count(kind, subject)) for kind in KINDS]
+    counts = [(kind, change.count(kind, subject)) for kind in kinds]
     return ", ".join(f"{number} {kind}" for kind, number in counts if number) or "nothing"
 
 

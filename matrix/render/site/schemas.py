@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from matrix.judge.compare import KINDS
+
 _TEXT = {"type": "string"}
 _TEXTS = {"type": "array", "items": _TEXT}
 _MAYBE = {"type": ["string", "null"]}
@@ -120,6 +122,30 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 transformers=_TEXT,
                 cells={"type": "integer", "minimum": 1},
                 failure=_MAYBE,
+            )
+        ),
+    ),
+    "publications": _document(
+        "What each publication changed against the one before it, the latest first",
+        publications=_list(
+            _object(
+                date=_TEXT,
+                cells=_TEXTS,
+                suites=_TEXTS,
+                left_out=_COUNT,
+                causes=_list(
+                    _object(
+                        kind={"enum": list(KINDS)},
+                        subject=_TEXT,
+                        failure=_TEXT,
+                        message=_TEXT,
+                        old=_TEXT,
+                        new=_TEXT,
+                        checks=_COUNT,
+                        examples=_TEXTS,
+                        cells=_TEXTS,
+                    )
+                ),
             )
         ),
     ),

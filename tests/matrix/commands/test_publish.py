@@ -11,6 +11,7 @@ from matrix.cells.axes import Axes
 from matrix.cells.options import CellOptions
 from matrix.commands.cell import run_cell
 from matrix.errors import ExitCode
+from matrix.judge import publications
 from matrix.paths import Paths
 from matrix.records import parquet
 from tests.matrix import factories
@@ -36,6 +37,24 @@ def test_answers_are_published_once_and_complete(
     main(["publish"])
     assert "it is published already" in capsys.readouterr().out
     assert paths.published.read_bytes() == before
+
+
+def test_what_a_publication_changed_is_written_down_beside_it(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KVCONFORM_HOME", str(paths.home))
+    factories.write(paths.records, factories.run(factories.record("a/b", "fail", message="wrong")))
+    main(["publish"])
+    later = factories.run(factories.record("a/b"), started="2026-11-23T10:00:00Z", digest="e" * 64)
+    factories.write(paths.records, later)
+    main(["publish"])
+    second, first = publications.load(paths.publications)
+    assert (first.cells, [cause.kind for cause in first.causes]) == ((later.cell,), ["added"])
+    assert (second.date, [(cause.kind, cause.checks) for cause in second.causes]) == ("2026-11-23", [("fixed", 1)])
+    assert "with kvconform: 1 fixed" in (paths.site / "changes" / "feed.xml").read_text(encoding="utf-8")
+    main(["publish"])
+    assert len(publications.load(paths.publications)) == 2
+    capsys.readouterr()
 
 
 def test_nothing_to_publish(paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

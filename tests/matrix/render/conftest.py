@@ -10,6 +10,7 @@ import pytest
 from matrix.cells import axes as axes_module
 from matrix.cells.axes import Axes
 from matrix.judge.baseline import Baseline, BaselineRow
+from matrix.judge.publications import publication
 from matrix.records import parquet
 from matrix.records.lines import CellRun, Record
 from matrix.render.grid import results
@@ -105,6 +106,19 @@ def site_runs() -> list[CellRun]:
     return [*made, dataclasses.replace(gpu, environment=dataclasses.replace(gpu.environment, cell=cell))]
 
 
+def earlier_runs() -> list[CellRun]:
+    """What was published before: one cell had no answer, one answered otherwise, one had not been asked a check."""
+    made = {one.cell: one for one in site_runs()}
+    changed = made["torch2.9-tf4.53-py3.11-cpu"]
+    records = [dataclasses.replace(changed.records[0], status="fail", message="it was wrong"), *changed.records[1:]]
+    before = dataclasses.replace(changed.environment, digest="c" * 64)
+    made[changed.cell] = dataclasses.replace(changed, records=tuple(records), environment=before)
+    asked = made["torch2.9-tf5.23-py3.11-cpu"]
+    made[asked.cell] = dataclasses.replace(asked, records=asked.records[1:])
+    del made["torch2.7-tf5.0-py3.11-cpu"]
+    return list(made.values())
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole site in a folder of its own."""
@@ -112,5 +126,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     published = tmp_path_factory.mktemp("reports") / "records.parquet"
     parquet.write(published, site_runs())
     found = results(site_runs(), Baseline(ROWS))
-    build.write(found, folder, published, "https://example.org/kvconform", small_axes())
+    since = [publication(earlier_runs(), site_runs(), Baseline(ROWS))]
+    build.write(found, folder, published, "https://example.org/kvconform", small_axes(), publications=since)
     return folder

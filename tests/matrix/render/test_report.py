@@ -204,6 +204,10 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     old = factories.write(tmp_path / "old", *factories.smoke_runs())
     assert command_line.main(["compare", str(old), str(records), "--format", "json"]) == ExitCode.OK
     assert json.loads(capsys.readouterr().out)["changes"][0]["kind"] == "added"
+    command_line.main(["report", *options, "--before", str(old)])
+    since = json.loads((tmp_path / "out" / "data" / "publications.json").read_text(encoding="utf-8"))["publications"]
+    assert [(each["cells"], each["causes"][0]["kind"]) for each in since] == [(["torch2.7-tf4.53-py3.11-cpu"], "added")]
+    capsys.readouterr()
     assert command_line.main(["report", "--records", str(tmp_path / "none")]) == ExitCode.EMPTY
     assert "next: python -m matrix run" in capsys.readouterr().err
 

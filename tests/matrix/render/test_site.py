@@ -18,6 +18,7 @@ import pytest
 
 from matrix.cells import axes as axes_module
 from matrix.judge.baseline import Baseline
+from matrix.judge.publications import publication
 from matrix.records import parquet
 from matrix.render.grid import results
 from matrix.render.site import build, markdown
@@ -27,7 +28,7 @@ from matrix.render.site.pages import pages
 from matrix.render.site.schemas import SCHEMAS
 from matrix.render.site.shown import site_of
 from tests.matrix.factories import record, run
-from tests.matrix.render.conftest import NASTY, ROWS, site_runs, small_axes
+from tests.matrix.render.conftest import NASTY, ROWS, earlier_runs, site_runs, small_axes
 
 FIRST_SCREEN = 60_000
 """Bytes of the first page, compressed."""
@@ -191,7 +192,21 @@ def test_what_a_release_changed(site: Path) -> None:
     for entry in entries:
         link = entry.find(f"{space}link")
         assert link is not None
-        assert (site / "changes" / link.attrib["href"]).resolve().is_file()
+        assert (site / "changes" / urldefrag(link.attrib["href"])[0]).resolve().is_file()
+
+
+def test_what_changed_since_the_last_publication(site: Path, tmp_path: Path) -> None:
+    told = Page(site / "changes" / "index.html").told
+    assert "Measured 2026-11-21: 3 cells, 1 of them for the first time; with kvconform: 1 fixed." in told
+    assert "With kvconform: 1 newly asked and passing, 1 fixed" in told
+    assert "it was wrong" in told
+    assert "Measured 2026-11-21 against what was published before: 3 cells" in Page(site / "index.html").told
+    feed = (site / "changes" / "feed.xml").read_text(encoding="utf-8")
+    assert "<title>Measured 2026-11-21</title>" in feed
+    assert "1 of them for the first time; with kvconform: 1 newly asked and passing, 1 fixed" in feed
+    build.write(results(site_runs(), Baseline(ROWS)), tmp_path, axes=small_axes())
+    assert "Nothing was published since" in Page(tmp_path / "changes" / "index.html").told
+    assert "against what was published before" not in Page(tmp_path / "index.html").told
 
 
 def test_every_document_fits_its_schema(site: Path) -> None:
@@ -205,6 +220,9 @@ def test_every_document_fits_its_schema(site: Path) -> None:
     jsonschema.validate(json.loads((site / "data" / "known.json").read_text(encoding="utf-8")), SCHEMAS["known"])
     said = json.loads((site / "data" / "messages.json").read_text(encoding="utf-8"))
     jsonschema.validate(said, SCHEMAS["messages"])
+    since = json.loads((site / "data" / "publications.json").read_text(encoding="utf-8"))
+    jsonschema.validate(since, SCHEMAS["publications"])
+    assert since["publications"]
     for schema in SCHEMAS.values():
         jsonschema.Draft202012Validator.check_schema(schema)
 
@@ -254,7 +272,8 @@ def test_the_same_records_give_the_same_bytes_and_what_is_gone_goes(site: Path, 
     published = site / "data" / "records.parquet"
     build.write(found, folder, tmp_path / "none", "https://example.org/kvconform", small_axes())
     assert not (folder / "data" / "records.parquet").exists()
-    build.write(found, folder, published, "https://example.org/kvconform", small_axes())
+    since = [publication(earlier_runs(), site_runs(), Baseline(ROWS))]
+    build.write(found, folder, published, "https://example.org/kvconform", small_axes(), publications=since)
     files = {path.relative_to(site) for path in site.rglob("*") if path.is_file()}
     assert {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} == files | {Path("mine.txt")}
     for path in files:
