@@ -14,6 +14,8 @@ __all__ = ["dynamic_shapes_for"]
 
 _LEAF = re.compile(r"(?P<name>.+)_(?P<letters>[A-Z]+)\d*_(?P<index>\d+)")
 _MODEL_LAYER = re.compile(r"#(?P<index>\d+)\.class=.*", re.DOTALL)
+_PLACES = {"key": (0, 2), "value": (0, 2), "indexer_keys": (0, 1), "indexer_position_ids": (1, 2)}
+"""The dimensions of batch and tokens, by the name of a leaf; the batch comes first in all others."""
 _GROWING = frozenset({"D", "W", "I", "LD", "LW", "K"})
 
 
@@ -92,11 +94,11 @@ def _tensor_shape(
     if tensor.dim() < 2 or (match is None and not name.startswith(("conv_states", "ssm_states"))):  # noqa: PLR2004
         # Counters and flags, and what has no tokens yet.
         return None
-    shape = {} if batch is None else {0: batch}
+    first, position = _PLACES.get(match["name"] if match else name, (0, None))
+    shape = {} if batch is None else {first: batch}
     if match is None or length is None:
         return shape or None
     # The code of a class that lives with its model is that of its base after an M.
-    position = {"key": 2, "value": 2, "indexer_keys": 1}.get(match["name"])
     if position is not None and match["letters"][of_a_model:] in _GROWING:
         shape[position] = length
     elif position is None and of_a_model:

@@ -34,6 +34,17 @@ def test_past_a_window_the_counter_is_dynamic_and_the_length_is_not():
     assert counter is (torch.export.Dim.AUTO if probes.takes_dynamic_int() else None)
 
 
+def test_an_indexer_has_its_tokens_second_and_its_positions_have_the_batch_second():
+    indexed = probes.cache_class("DynamicIndexedLayer")
+    if indexed is None or not hasattr(indexed(), "indexer_position_ids"):
+        pytest.skip("this release has no indexers that keep positions")
+    cache = build.make_dynamic_cache([pair()], indexed)
+    cache.layers[0].update_indexer(torch.randn(2, 3, 4))
+    cache.layers[0].indexer_position_ids = torch.zeros(3, 2, 3, dtype=torch.long)
+    *_, keys, positions = shapes.dynamic_shapes_for(cache, batch="B", length="L")
+    assert (keys, positions) == ({0: "B", 1: "L"}, {1: "B", 2: "L"})
+
+
 def test_the_cross_side_has_a_length_of_its_own():
     cache = build.make_encoder_decoder_cache(build.make_dynamic_cache([pair()]), build.make_dynamic_cache([pair(5)]))
     own, cross = shapes.dynamic_shapes_for(cache, batch="B", length="L", cross_length="X")
