@@ -75,6 +75,7 @@ UNTESTED = {
     "src/kvconform/_version.py": "one line of data",
     "src/kvconform/errors.py": "classes without logic; each error is met where it is raised",
     "conformance/kvconform_conformance/runner/fresh.py": "a script that the check archive/fresh-process runs",
+    "conformance/kvconform_conformance/runner/fresh_specs.py": "a script that archive/specs-in-a-fresh-process runs",
     "matrix/errors.py": "classes without logic; tests of the commands meet each exit code",
     "matrix/paths.py": "names of folders; every test of the matrix moves them",
     "matrix/commands/portability.py": "options only; matrix/portability/runs.py does it",

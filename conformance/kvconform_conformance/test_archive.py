@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch.utils._pytree as pytree
 
-from kvconform.checks import archive
+from kvconform.checks import archive, making, spaces
 from kvconform.checks.caches import Example
 from kvconform.checks.errors import expect_equal
 from kvconform.checks.exporting import TOLERANCE, expect_program_equals_eager
 from kvconform.checks.observe import same
+from kvconform.checks.trees import expect_registered
 from kvconform_conformance.examples.caches import DYNAMIC, EXPORTED, by_name, step_inputs
 from kvconform_conformance.examples.programs import decode_step
 from kvconform_conformance.runner import python
@@ -62,3 +65,21 @@ def test_fresh_process(registered: Subject, name: str, tmp_path: Path) -> None:
     expect_equal("the number of leaves", len(got), len(expected), example.where)
     for index, (one, other) in enumerate(zip(got, expected, strict=True)):
         expect_equal(f"leaf {index} equals eager", same(one, other, TOLERANCE), True, example.where)
+
+
+def test_specs_in_a_fresh_process(registered: Subject, tmp_path: Path) -> None:
+    """The JSON of specs is good in a process that only entered the subject."""
+    drawn = [
+        case for name in ("anything", "attributes", "windows", "examples") for case in spaces.BY_NAME[name].some(25)
+    ]
+    held = [case for case in drawn if making.possible(case)]
+    told = []
+    for case in held:
+        cache = making.build(case)
+        expect_registered(cache, str(case))
+        told.append((asdict(case), pytree.treespec_dumps(pytree.tree_flatten(cache)[1])))
+    path, result = tmp_path / "specs.json", tmp_path / "result.pt"
+    path.write_text(json.dumps(told), "utf-8")
+    fresh = [*python.options(), "-m", "kvconform_conformance.runner.fresh_specs", registered.name]
+    wrong = archive.run_in_fresh_process([*fresh, str(path), str(result)], result, "the specs of many caches")
+    expect_equal("what is wrong with the specs of another process", wrong[:3], [], f"{len(told)} caches")

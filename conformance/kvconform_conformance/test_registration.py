@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch.utils._pytree as pytree
 
-from kvconform.checks import making, spaces, specs, trees
+from kvconform.checks import aside, making, spaces, specs, trees
 from kvconform.checks.caches import EXAMPLES, Example, examples
 from kvconform.checks.cases import Case
 from kvconform.checks.errors import expect, expect_equal
@@ -75,20 +75,46 @@ def test_safe_globals_undone(subject: Subject) -> None:
     expect_registry_unchanged(before, "after leaving the context")
 
 
-def test_undone_after_exception(subject: Subject) -> None:
+_EXCEPTIONS = (ValueError, KeyboardInterrupt, SystemExit, StopIteration, GeneratorExit)
+
+
+@pytest.mark.parametrize("kind", _EXCEPTIONS, ids=lambda kind: kind.__name__)
+def test_undone_after_exception(subject: Subject, kind: type[BaseException]) -> None:
     """Leaving the context by an exception puts every pytree table back, and lets the exception through."""
     before = registry_snapshot()
-    error = ValueError("planted")
+    error = kind("planted")
     came_out = False
     try:
         with subject.activate():
             trees.expect_registered(_cache())
             raise error
-    except ValueError as raised:
+    except kind as raised:
         expect(raised is error, f"the context raised {raised!r}, expected the exception that was raised in it")
         came_out = True
     expect(came_out, "the exception was swallowed, expected it to come out of the context")
     expect_registry_unchanged(before, "after an exception", safe_globals=False)
+
+
+def test_process_unchanged(subject: Subject) -> None:
+    """Entering and leaving changes nothing else of the process: environment, logging, warnings, defaults, hooks."""
+    with aside.expect_nothing_else_changed("after leaving the context"), subject.activate():
+        trees.expect_registered(_cache())
+
+
+def test_own_node_back(subject: Subject) -> None:
+    """Whoever registered a cache class before entering has that registration again after leaving."""
+    classes = [cls for cls in map(lookup, (f"transformers.cache_utils:{name}" for name in CLASSES)) if cls is not None]
+    for cls in classes:
+        specs.register_plainly(cls)
+    before = registry_snapshot()
+    with subject.activate():
+        trees.expect_flattens(_cache(), "inside the context")
+    expect_registry_unchanged(before, "after leaving the context", safe_globals=False)
+
+
+def test_spec_every_time(subject: Subject) -> None:
+    """The spec of a cache is the same whenever the context is entered: a program outlives the block it was made in."""
+    specs.expect_same_spec_every_time(subject.activate, spaces.BY_NAME["anything"].some(40, tensors="plain"))
 
 
 def test_nested(subject: Subject) -> None:
@@ -238,14 +264,25 @@ def test_spec_batch(registered: object, example: Example) -> None:
 
 
 def _promised(name: str) -> list[Case]:
-    return [case for case in spaces.BY_NAME[name].some(40) if case.layers < 14][:15]
+    return [case for case in spaces.BY_NAME[name].some(40, tensors="plain") if case.layers < 14][:15]
 
 
 @pytest.mark.parametrize(
     "name",
     [
         pytest.param(name, marks=needs(making.held(partial(_promised, name))))
-        for name in ("many-layers", "values-of-another-width", "types", "windows", "skipped", "static")
+        for name in (
+            "many-layers",
+            "values-of-another-width",
+            "types",
+            "windows",
+            "skipped",
+            "static",
+            "attributes",
+            "uneven",
+            "examples",
+            "anything",
+        )
     ],
 )
 def test_promises(registered: object, name: str) -> None:

@@ -6,13 +6,14 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 import torch.utils._pytree as pytree
 
-from kvconform.checks import aside, each, flight, making, spaces, trees
+from kvconform.checks import aside, each, flight, making, spaces, specs, trees
 from kvconform.checks.behave import append, crop, crops_by_count, states
 from kvconform.checks.caches import EXAMPLES, Example, examples
 from kvconform.checks.cases import PLAIN, Case
@@ -81,17 +82,42 @@ def test_process_unchanged(registered: object, example: Example) -> None:
     aside.expect_process_unchanged(example)
 
 
+@pytest.mark.parametrize("mode", [*aside.MODES])
+def test_under(registered: object, mode: str) -> None:
+    """A cache comes back as it was under a mode, a default type or a default device, which no cache depends on."""
+    expect_for_all(spaces.BY_NAME["examples"].some(120), partial(aside.expect_whole_under, mode))
+
+
 def test_own_class(subject: Subject) -> None:
     """A cache of the user's own subclass comes back as that class, with the attributes that the user set."""
     making.own_classes()
     with subject.activate():
-        expect_for_all(spaces.BY_NAME["attributes"].some(40, owner="user"), _expect_whole)
+        for owner in ("user", "parts"):
+            expect_for_all(spaces.BY_NAME["attributes"].some(40, owner=owner), _expect_whole)
+
+
+def test_own_class_promises(subject: Subject) -> None:
+    """What a node promises (order, paths, JSON, torch.fx, `tree_map`) holds for the user's own subclasses too."""
+    making.own_classes()
+    with subject.activate():
+        expect_for_all(spaces.BY_NAME["attributes"].some(12, owner="parts"), specs.expect_promises)
+
+
+@pytest.mark.parametrize("example", each.with_layers(), ids=lambda example: example.name)
+def test_own_layers(registered: object, example: Example) -> None:
+    """A layer of the user's own class comes back as that, or is refused by an error that names the class."""
+    each.expect_own_layers(example)
 
 
 def test_threads(registered: object) -> None:
     """Round trips in four threads at once do not mix."""
     cases = [case for case in spaces.BY_NAME["anything"].some(60) if making.possible(case)]
     flight.expect_threads(cases, times=4)
+
+
+def test_across_threads(registered: object) -> None:
+    """A cache that one thread flattened comes back whole in another."""
+    expect_for_all(spaces.BY_NAME["anything"].some(40), flight.expect_across_threads)
 
 
 def test_placeholders(registered: object) -> None:

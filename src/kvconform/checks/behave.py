@@ -140,8 +140,7 @@ def _changes(cache: Any, layers: int) -> dict[str, Callable[[Any], Any]]:
 
         return change
 
-    # HybridCache of 4.44 answers None.
-    length = int(cache.get_seq_length() or 0) if layers else 0
+    length = _length(cache) if layers else 0
     every = range(max(layers, 1))
     beams = torch.arange(batch - 1, -1, -1, device=str(options.get("device", "cpu")))
     changes = {
@@ -154,6 +153,16 @@ def _changes(cache: Any, layers: int) -> dict[str, Callable[[Any], Any]]:
         "reset": lambda copied: copied.reset(),
     }
     return {name: change for name, change in changes.items() if "(" in name or hasattr(cache, name.split()[0])}
+
+
+def _length(cache: Any) -> int:
+    """The number of tokens; 0 where a release has no answer."""
+    try:
+        # HybridCache of 4.44 answers None.
+        return int(cache.get_seq_length() or 0)
+    except ValueError:
+        # From 5.4 a cache of linear attention alone refuses.
+        return 0
 
 
 def extend(cache: Any, layer: int, tokens: int, sizes: tuple[int, int, int], options: dict[str, Any]) -> Any:

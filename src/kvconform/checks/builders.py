@@ -22,12 +22,17 @@ HEADS, WIDTH, WINDOW, MAXIMUM = 2, 8, 4, 12
 
 @dataclass(frozen=True)
 class Sizes:
-    """Key heads, the widths of keys and of values, and how much larger all are from one layer to the next."""
+    """Key heads, the widths of keys and of values, how much larger all are from one layer to the next, and the window.
+
+    The maximum is the length of preallocated caches.
+    """
 
     heads: int = HEADS
     width: int = WIDTH
     values: int = WIDTH
     more: int = 0
+    window: int = WINDOW
+    maximum: int = MAXIMUM
 
 
 _SIZES: ContextVar[Sizes] = ContextVar("sizes")
@@ -151,18 +156,19 @@ def static(  # noqa: PLR0913 - a builder or check of many settings
     *,
     name: str = "StaticCache",
     make: Callable[[], Any] = config,
-    maximum: int = MAXIMUM,
+    maximum: int | None = None,
 ) -> Any:
     """A cache with preallocated tensors; older releases want every size when it is made, newer ones ignore those."""
     made = make()
     cls = lookup(f"transformers.cache_utils:{name}")
-    cache = cls(config=made, max_batch_size=batch, max_cache_len=maximum, device=torch.device(device), dtype=dtype)
+    maximum, on = now().maximum if maximum is None else maximum, torch.device(device)
+    cache = cls(config=made, max_batch_size=batch, max_cache_len=maximum, device=on, dtype=dtype)
     return fill(cache, batch, length, [*range(made.num_hidden_layers)], dtype, device)
 
 
 def early_static(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:  # noqa: ARG001 - a builder
     """A StaticCache whose tensors exist before the first token, as the export recipes have it."""
-    cache = lookup("transformers.cache_utils:StaticCache")(config=config(), max_cache_len=MAXIMUM)
+    cache = lookup("transformers.cache_utils:StaticCache")(config=config(), max_cache_len=now().maximum)
     cache.early_initialization(batch, now().heads, now().width, dtype, torch.device(device))
     return cache
 
@@ -181,35 +187,68 @@ def encoder_decoder(  # noqa: PLR0913 - a builder or check of many settings
     return cache
 
 
-def linear(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
-    """A DynamicCache of a linear-attention layer and a plain one."""
-    cache = lookup("transformers.cache_utils:DynamicCache")(config=typed(["linear_attention", "full_attention"]))
+def linear(  # noqa: PLR0913 - a builder or check of many settings
+    batch: int,
+    length: int,
+    dtype: torch.dtype,
+    device: str,
+    *,
+    types: list[str],
+    of: Callable[[Any], Any] | None = None,
+    parts: tuple[str, ...] = ("conv", "recurrent"),
+    count: int = 1,
+    recorded: bool = False,
+) -> Any:
+    """A cache with linear-attention states in every layer that holds any, and keys and values where it holds those.
+
+    Args:
+        batch: of all tensors.
+        length: of keys and values.
+        dtype: of all tensors.
+        device: of all tensors.
+        types: the type of each layer.
+        of: makes a cache of a configuration; a DynamicCache where it is left out.
+        parts: which linear-attention states are written.
+        count: how many of each there are in a layer.
+        recorded: whether the past is recorded, so that a crop can go back.
+    """
+    cache = (of or dynamic_of)(typed(types, **({"number_of_conv_states": count} if count > 1 else {})))
+    if recorded:
+        cache.activate_past_recording()
     generator = torch.Generator().manual_seed(7)
-    cache.update_conv_state(torch.randn(batch, 6, 4, generator=generator).to(device=device, dtype=dtype), 0)
-    cache.update_recurrent_state(torch.randn(batch, 2, 3, 5, generator=generator).to(device=device, dtype=dtype), 0)
-    return fill(cache, batch, length, [1], dtype, device)
+    shapes = {"conv": (batch, 6, 4), "recurrent": (batch, 2, 3, 5)}
+    for layer in [index for index, name in enumerate(types) if name in ("conv", "linear_attention", *_HYBRID)]:
+        for state in range(count):
+            which = {"state_idx": state} if count > 1 else {}
+            for part in parts:
+                tensor = torch.randn(shapes[part], generator=generator).to(device=device, dtype=dtype)
+                getattr(cache, f"update_{part}_state")(tensor, layer, **which)
+    return fill(cache, batch, length, [i for i, name in enumerate(types) if name in _ATTENTION], dtype, device)
 
 
-def hybrid(batch: int, length: int, dtype: torch.dtype, device: str, *, types: list[str]) -> Any:
-    """Layers that hold linear-attention states and keys and values at once."""
-    cache = lookup("transformers.cache_utils:DynamicCache")(config=typed(types))
-    generator = torch.Generator().manual_seed(8)
-    for layer in range(len(types)):
-        cache.update_conv_state(torch.randn(batch, 6, 4, generator=generator).to(device=device, dtype=dtype), layer)
-        state = torch.randn(batch, 2, 3, 5, generator=generator)
-        cache.update_recurrent_state(state.to(device=device, dtype=dtype), layer)
-    return fill(cache, batch, length, [*range(len(types))], dtype, device)
+_HYBRID = ("hybrid", "hybrid_sliding")
+_ATTENTION = ("full_attention", "sliding_attention", *_HYBRID)
 
 
-def indexed(batch: int, length: int, dtype: torch.dtype, device: str, *, of: Callable[[Any], Any]) -> Any:
-    """Sparse attention's layers, which hold the keys of an indexer too: (batch, length, width)."""
+def indexed(  # noqa: PLR0913 - a builder or check of many settings
+    batch: int, length: int, dtype: torch.dtype, device: str, *, of: Callable[[Any], Any], positions: bool = False
+) -> Any:
+    """Sparse attention's layers, which hold the keys of an indexer too: (batch, length, width).
+
+    With positions, two layers hold those of the indexer's keys as well: (dimensions, batch, length).
+    """
     # The layer type had another name until 5.17.
     known = lookup("transformers.cache_utils:DYNAMIC_LAYER_TYPE_MAPPING") or {}
     name = "indexed_attention" if "indexed_attention" in known else "deepseek_sparse_attention"
-    cache = of(typed([name, "full_attention"]))
-    fill(cache, batch, length, [0, 1], dtype, device)
+    cache = of(typed([name, "full_attention", *([name] if positions else [])]))
+    fill(cache, batch, length, [*range(len(cache.layers))], dtype, device)
     generator = torch.Generator().manual_seed(9)
-    cache.layers[0].update_indexer(torch.randn(batch, length, 4, generator=generator).to(device=device, dtype=dtype))
+    for number, layer in enumerate(layer for layer in cache.layers if hasattr(layer, "update_indexer")):
+        layer.update_indexer(torch.randn(batch, length, 4, generator=generator).to(device=device, dtype=dtype))
+        if positions:
+            # As a model does that has rotary positions of three dimensions.
+            counted = torch.arange(3 * batch * length, device=device).reshape(3, batch, length)
+            layer.indexer_position_ids = counted + number
     return cache
 
 
@@ -220,7 +259,7 @@ def dynamic_of(made: Any) -> Any:
 
 def static_of(made: Any) -> Any:
     """A StaticCache of a configuration."""
-    return lookup("transformers.cache_utils:StaticCache")(config=made, max_cache_len=MAXIMUM)
+    return lookup("transformers.cache_utils:StaticCache")(config=made, max_cache_len=now().maximum)
 
 
 def without_cache(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
@@ -241,24 +280,40 @@ def sink(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
     return fill(cache, batch, length, [0, 1], dtype, device, 1)
 
 
-def draft(batch: int, length: int, dtype: torch.dtype, device: str, *, name: str) -> Any:
+def draft(  # noqa: PLR0913 - a builder or check of many settings
+    batch: int,
+    length: int,
+    dtype: torch.dtype,
+    device: str,
+    *,
+    name: str,
+    make: Callable[[], Any] | None = None,
+) -> Any:
     """A cache of a draft model, whose queries are ahead of its keys."""
-    cache = fill(lookup(f"transformers.cache_utils:{name}")(), batch, length, [0, 1], dtype, device)
+    settings = {} if make is None else {"config": make()}
+    cache = fill(lookup(f"transformers.cache_utils:{name}")(**settings), batch, length, [0, 1], dtype, device)
     if name == "DFlashCache":
         cache.set_previous_accepted_tokens(2)
     return cache
 
 
-def typed(types: list[str]) -> Any:
+def recorded(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
+    """Windows whose layers keep what has left them until the next crop, as assisted decoding needs."""
+    cache = dynamic_of(mixed())
+    cache.activate_past_recording()
+    return fill(cache, batch, length, [0, 1, 2], dtype, device)
+
+
+def typed(types: list[str], **more: Any) -> Any:
     """A configuration of these layer types."""
-    return config(len(types), window=WINDOW, types=types)
+    return config(len(types), window=now().window, types=types, **more)
 
 
 def sliding() -> Any:
     """A configuration with a window in each of two layers."""
-    return config(window=WINDOW)
+    return config(window=now().window)
 
 
 def mixed() -> Any:
     """A configuration of sliding, full and sliding layers."""
-    return config(3, window=WINDOW, types=["sliding_attention", "full_attention", "sliding_attention"])
+    return config(3, window=now().window, types=["sliding_attention", "full_attention", "sliding_attention"])

@@ -1,57 +1,26 @@
 """Example caches by name, each with a line about it, a usual length, and what it needs of a release.
 
 An example builds the same structure at any batch size and length, so that checks can compare two lengths or try unseen
-ones. How each is built, and the sizes: `kvconform.checks.builders`.
+ones. How each is built, and the sizes: `kvconform.checks.builders`. Those of layers that few models have:
+`kvconform.checks.special`.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import Any
-
-import torch
 
 from kvconform.checks import builders
-from kvconform.checks.needs import Need, cache_class, has, lookup
+from kvconform.checks.example import Example
+from kvconform.checks.needs import cache_class, has
+from kvconform.checks.special import SPECIAL
 
-
-@dataclass(frozen=True)
-class Example:
-    """One example cache: its name in ids, a line about it, how to build it, the length it is usually built at."""
-
-    name: str
-    about: str
-    builder: builders.Builder
-    length: int = 5
-    needs: tuple[Need, ...] = ()
-    dtype: str = "float32"
-    grows: bool = True
-    """Whether its key tensors are longer at another length (dynamic shapes can be asked for)."""
-    longest: int = 1024
-    """The longest cache that one exported program can be asked to take; less for a cache below its window."""
-
-    def build(self, batch: int = 2, length: int | None = None, device: str = "cpu") -> Any:
-        """Build it; the tensors' elements are the same for the same arguments."""
-        return self.builder(batch, self.length if length is None else length, getattr(torch, self.dtype), device)
-
-    @property
-    def where(self) -> str:
-        """What a message says about the cache."""
-        return f"{self.name}: {self.about}"
+__all__ = ["BY_NAME", "EXAMPLES", "Example", "examples"]
 
 
 _DYNAMIC_SLIDING = cache_class("DynamicSlidingWindowLayer")
 _EARLY = has("transformers.cache_utils:Cache.early_initialization")
 _part = functools.partial
 
-
-def _sinks() -> bool:
-    """From 4.53 the name is there, and making one refuses: the class has moved to the hub."""
-    return "update" in vars(lookup("transformers.cache_utils:SinkCache") or object)
-
-
-_SINKS = Need(_sinks, "this release has no working transformers.cache_utils.SinkCache")
 
 EXAMPLES: tuple[Example, ...] = (
     Example("dynamic-one-layer", "DynamicCache, 1 layer", _part(builders.dynamic, layers=1)),
@@ -213,58 +182,7 @@ EXAMPLES: tuple[Example, ...] = (
         _part(builders.encoder_decoder, part=builders.static),
         grows=False,
     ),
-    Example(
-        "linear-attention",
-        "DynamicCache, linear and full attention",
-        builders.linear,
-        5,
-        (cache_class("LinearAttentionLayer"),),
-    ),
-    Example(
-        "hybrid-attention",
-        "DynamicCache, linear and full attention in the same layers",
-        _part(builders.hybrid, types=["hybrid", "hybrid"]),
-        needs=(cache_class("LinearAttentionAndFullAttentionLayer"),),
-    ),
-    Example(
-        "hybrid-sliding-past",
-        "DynamicCache, linear and sliding attention in the same layer, window 4, after 9 tokens",
-        _part(builders.hybrid, types=["hybrid_sliding", "hybrid"]),
-        9,
-        (cache_class("LinearAttentionAndSlidingWindowAttentionLayer"),),
-        grows=False,
-    ),
-    Example(
-        "indexed",
-        "DynamicCache, sparse attention with an indexer, and full attention",
-        _part(builders.indexed, of=builders.dynamic_of),
-        needs=(cache_class("DynamicIndexedLayer"),),
-    ),
-    Example(
-        "static-indexed",
-        "StaticCache of 12, sparse attention with an indexer, and full attention",
-        _part(builders.indexed, of=builders.static_of),
-        needs=(cache_class("StaticIndexedLayer"),),
-        grows=False,
-    ),
-    Example(
-        "layer-without-cache",
-        "DynamicCache, full attention and a layer that keeps nothing",
-        builders.without_cache,
-        needs=(cache_class("DummyLayer"),),
-    ),
-    Example("sink-below", "SinkCache of 6, 2 sinks, after 4 tokens", builders.sink, 4, (_SINKS,), grows=False),
-    Example("sink-past", "SinkCache of 6, 2 sinks, after 9 tokens", builders.sink, 9, (_SINKS,), grows=False),
-    Example(
-        "quantized-fp8", "QuantizedCache of 8-bit floats", builders.quantized, needs=(cache_class("Fp8QuantizedLayer"),)
-    ),
-    Example("mtp-cache", "MtpCache", _part(builders.draft, name="MtpCache"), needs=(cache_class("MtpCache"),)),
-    Example(
-        "dflash-cache",
-        "DFlashCache with 2 accepted tokens",
-        _part(builders.draft, name="DFlashCache"),
-        needs=(cache_class("DFlashCache"),),
-    ),
+    *SPECIAL,
 )
 
 BY_NAME = {example.name: example for example in EXAMPLES}

@@ -32,6 +32,8 @@ class Case:
     pattern: str = "full"
     """Which layers have a window: full, sliding, mixed (every other one), rare (every sixth one has none)."""
     window: int = 4
+    windows: str = "one"
+    """Whether layers with a window have that one, or each the next larger (each)."""
     room: int = 4
     """How many more tokens a static cache holds."""
     skipped: str = "none"
@@ -44,7 +46,7 @@ class Case:
     attributes: str = "none"
     """Attributes that a user sets: none, cache, layers, both."""
     owner: str = "transformers"
-    """Whose class the cache has: transformers, or the user's own subclass of it."""
+    """Whose class the cache has: transformers, the user's own subclass of it (user), or that in a pair too (parts)."""
     step: int = 0
     """How many tokens are written at a time; 0 for all at once."""
 

@@ -16,6 +16,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from kvconform.checks.caches import EXAMPLES, Example
+from kvconform.checks.errors import expect
 from kvconform.checks.needs import Need
 from kvconform.checks.trees import expect_registered
 from kvconform.checks.whole import expect_same_cache, tensors_of
@@ -97,6 +98,46 @@ def expect_mixed_devices(example: Example) -> None:
         leaves, spec = pytree.tree_flatten(cache)
         where = f"{example.where}; layers on {first}, then on {second}"
         expect_same_cache(pytree.tree_unflatten(leaves, spec), cache, "lost in a round trip", leaves, where)
+
+
+def with_layers() -> tuple[Example, ...]:
+    """One example of each kind of layer that a user would derive from; they need layers that are objects."""
+    names = ("dynamic-two-layers", "sliding-past", "static-below")
+    held = [example for example in EXAMPLES if example.name in names]
+    return tuple(_needing(example, lambda one: bool(vars(one.build()).get("layers")), "layers") for example in held)
+
+
+def expect_own_layers(example: Example) -> None:
+    """Prove that a layer of the user's own class comes back as that, with what it holds, or is refused by an error.
+
+    An error tells whoever exports that the class is unknown. A layer of the class that it was derived from computes
+    something else, and nobody is told.
+    """
+    __tracebackhide__ = True
+    cache = example.build()
+    expect_registered(cache, example.where)
+    for index, layer in enumerate(cache.layers):
+        layer.__class__ = _own_layer(type(layer))
+        layer.own_note = f"layer {index}"
+    try:
+        leaves, spec = pytree.tree_flatten(cache)
+        restored = pytree.tree_unflatten(leaves, spec)
+    except Exception as error:  # noqa: BLE001 - whatever a registration refuses an unknown class with
+        told = str(error)
+        name = type(cache.layers[0]).__name__
+        expect(name in told, f"the error does not name the class {name}: {told[:200]}", example.where)
+        return
+    expect_same_cache(restored, cache, "lost of layers of a user's class", leaves, example.where)
+
+
+def _own_layer(cls: type) -> type:
+    """The user's subclass of a layer class."""
+    name = f"Own{cls.__name__}"
+    if name not in globals():
+        namespace = {"__module__": __name__, "__qualname__": name, "__doc__": "A user's layer class."}
+        globals()[name] = type(name, (cls,), namespace)
+    found: type = globals()[name]
+    return found
 
 
 def owners(cache: Any) -> list[Any]:

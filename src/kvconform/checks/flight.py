@@ -10,6 +10,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -189,3 +190,16 @@ def expect_threads(cases: Sequence[Case], times: int, threads: int = 4) -> None:
         if isinstance(error, ExpectationError):
             raise ExpectationError(f"{error} [{threads} threads at once]") from None
         raise error
+
+
+def expect_across_threads(case: Case) -> None:
+    """Prove that a cache which one thread flattened comes back whole in another, as in a data loader or a server."""
+    __tracebackhide__ = True
+    cache = making.build(case)
+    expect_registered(cache, str(case))
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        leaves, spec = one.submit(pytree.tree_flatten, cache).result()
+        restored = other.submit(pytree.tree_unflatten, leaves, spec).result()
+    expect_same_cache(restored, cache, "lost from one thread to another", leaves, str(case))
+    rebuilt = pytree.tree_unflatten(leaves, spec)
+    expect_same_cache(rebuilt, cache, "lost from one thread to another", leaves, str(case))

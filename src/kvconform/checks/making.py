@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
@@ -45,6 +46,8 @@ def build(case: Case) -> Any:
         TENSORS[case.tensors](part)
     if case.owner != "transformers":
         cache.__class__ = own_class(type(cache))
+    if case.owner == "parts" and part is not cache:
+        part.__class__ = own_class(type(part))
     _decorate(cache, part, case.attributes)
     return cache
 
@@ -60,6 +63,7 @@ def possible(case: Case) -> bool:
         replace(PLAIN, **kinds, uneven=case.uneven, layers=3),
         replace(PLAIN, **kinds, tensors=case.tensors, dtype=case.dtype),
         replace(PLAIN, **kinds, attributes=case.attributes, owner=case.owner),
+        replace(PLAIN, **kinds, windows=case.windows, layers=3),
     ]
     if case.step:
         # A static window of 4.56 takes a piece that ends past it as one prompt only.
@@ -99,7 +103,8 @@ def _example(case: Case) -> Any:
     example = BY_NAME[case.kind]
     for need in example.needs:
         need.require()
-    at = builders.Sizes(case.heads, case.width, case.values, int(case.uneven == "yes"))
+    more, maximum = int(case.uneven == "yes"), builders.MAXIMUM + case.room - PLAIN.room
+    at = builders.Sizes(case.heads, case.width, case.values, more, case.window, maximum)
     with builders.sizes(at):
         return example.builder(case.batch, case.length, getattr(torch, case.dtype), "cpu")
 
@@ -110,7 +115,15 @@ def _dynamic(case: Case) -> Any:
 
 def _configured(case: Case) -> Any:
     _DYNAMIC_SLIDING.require()
-    return _filled(lookup("transformers.cache_utils:DynamicCache")(config=_config(case)), case)
+    cache = lookup("transformers.cache_utils:DynamicCache")(config=_config(case))
+    if case.windows == "each":
+        cache.layers[:] = [_with_window(layer, case.window + index) for index, layer in enumerate(cache.layers)]
+    return _filled(cache, case)
+
+
+def _with_window(layer: Any, window: int) -> Any:
+    """A layer as it is, or one like it with a window of its own, as models have whose layers have each another."""
+    return type(layer)(sliding_window=window) if getattr(layer, "is_sliding", False) else layer
 
 
 def _static(case: Case) -> Any:
@@ -120,7 +133,14 @@ def _static(case: Case) -> Any:
     cls = lookup("transformers.cache_utils:StaticCache")
     maximum, dtype = max(case.length + case.room, 1), getattr(torch, case.dtype)
     cache = cls(config=_config(case), max_batch_size=case.batch, max_cache_len=maximum, device="cpu", dtype=dtype)
+    if case.windows == "each":
+        cache.layers[:] = [_with_static_window(one, maximum, case.window + i) for i, one in enumerate(cache.layers)]
     return _filled(cache, case)
+
+
+def _with_static_window(layer: Any, maximum: int, window: int) -> Any:
+    sliding = getattr(layer, "is_sliding", False)
+    return type(layer)(max_cache_len=maximum, sliding_window=window) if sliding else layer
 
 
 def _windowed(name: str) -> Callable[[Case], Any]:
@@ -144,8 +164,16 @@ def _static_pair(case: Case) -> Any:
     return _crossed(_static(case), case)
 
 
-def _crossed(itself: Any, case: Case) -> Any:
-    cross = _dynamic(replace(case, length=CROSS_LENGTH, skipped="none", step=0))
+def _sliding_pair(case: Case) -> Any:
+    return _crossed(_configured(replace(case, pattern="sliding" if case.pattern == "full" else case.pattern)), case)
+
+
+def _both_static(case: Case) -> Any:
+    return _crossed(_static(case), case, _static)
+
+
+def _crossed(itself: Any, case: Case, other: Callable[[Case], Any] | None = None) -> Any:
+    cross = (other or _dynamic)(replace(case, length=CROSS_LENGTH, skipped="none", step=0, pattern="full"))
     cache = lookup("transformers.cache_utils:EncoderDecoderCache")(itself, cross)
     for layer in range(case.layers):
         # What a decoder layer does after it has written its cross attention; one has not.
@@ -161,6 +189,8 @@ _KINDS: dict[str, Callable[[Case], Any]] = {
     "hybrid": _windowed("HybridCache"),
     "pair": _pair,
     "static-pair": _static_pair,
+    "sliding-pair": _sliding_pair,
+    "both-static": _both_static,
 }
 
 
@@ -271,8 +301,13 @@ def _set(value: Any, number: int) -> None:
         "own_nothing": None,
         "own_list": [number, [number, "two"]],
         "own_tuple": (number, (None,)),
-        "own_table": {"b": number, "a": [1], 3: (number,)},
+        "own_table": {"b": number, "a": [1], 3: (number,), None: {}, True: OrderedDict(b=1, a=number)},
         "own_set": {number, -1},
+        "own_frozen": frozenset({str(number), "b"}),
+        "own_empty": [[], (), {}, set(), ""],
+        "own_special": [math.nan, math.inf, -math.inf, 10**30 + number, '\u00fc\n"', "@", {"@": 0}],
+        "own_kind": torch.Tensor if number % 2 else OrderedDict,
+        "own_tensors": [torch.full((2,), float(number)), {"a": torch.tensor(number)}],
         "own_type": torch.float16,
         "own_device": torch.device("meta"),
         "own_tensor": torch.full((2, 3), float(number)),

@@ -119,7 +119,7 @@ def differences(got: dict[str, Any], expected: dict[str, Any], tolerance: float 
 
 
 def same(got: Any, expected: Any, tolerance: float = 0.0) -> bool:
-    """Whether two atoms are equal in type and value; tensors in dtype, device, shape and elements (NaN equals NaN)."""
+    """Whether two atoms are equal in type and value; tensors in dtype, device, shape and elements; NaN equals NaN."""
     if isinstance(expected, torch.Tensor) or isinstance(got, torch.Tensor):
         return (
             isinstance(got, torch.Tensor)
@@ -128,7 +128,7 @@ def same(got: Any, expected: Any, tolerance: float = 0.0) -> bool:
         )
     if type(got) is not type(expected):
         return False
-    return bool(got == expected)
+    return bool(got == expected) or bool(got != got and expected != expected)  # noqa: PLR0124 - NaN
 
 
 def _same_tensor(got: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:

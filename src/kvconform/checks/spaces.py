@@ -20,8 +20,8 @@ _SMALL = (0, 1, 2, 3, 4, 5, 8, 13)
 _LENGTHS = (*_SMALL, 31, 64, 127, 255, 256, 257, 400, 700)
 _SIZES: Choices = {"batch": (1, 1, 2, 3, 7), "heads": (1, 2, 5), "length": _SMALL}
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
-_EIGHT_BITS = ("float8_e4m3fn", "float8_e5m2")
-_KINDS = ("dynamic", "configured", "static", "pair", "static-pair")
+_EIGHT_BITS = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "int8", "uint8")
+_KINDS = ("dynamic", "configured", "static", "pair", "static-pair", "sliding-pair", "both-static")
 _TENSORS = (
     "grad",
     "graph",
@@ -35,6 +35,7 @@ _TENSORS = (
     "shared-elements",
     "parameters",
     "own-tensors",
+    "inference",
 )
 
 
@@ -121,7 +122,16 @@ SPACES: tuple[Space, ...] = (
             **_SIZES,
             "layers": (1, 2, 5),
             "kind": _KINDS,
-            "tensors": ("strided", "sliced", "expanded", "one-storage", "shared-elements", "parameters", "own-tensors"),
+            "tensors": (
+                "strided",
+                "sliced",
+                "expanded",
+                "one-storage",
+                "shared-elements",
+                "parameters",
+                "own-tensors",
+                "inference",
+            ),
         },
     ),
     Space(
@@ -139,6 +149,7 @@ SPACES: tuple[Space, ...] = (
             "layers": (1, 1, 2, 3, 13),
             "pattern": ("sliding", "sliding", "mixed", "rare"),
             "window": (2, 3, 4, 5, 8, 16, 32, 100),
+            "windows": ("one", "one", "each"),
             "length": (*_LENGTHS, 6, 7, 9, 14, 15, 16, 17, 30, 32, 33, 99, 100, 101),
             "batch": (1, 2),
         },
@@ -152,6 +163,7 @@ SPACES: tuple[Space, ...] = (
             "layers": (1, 2, 3),
             "pattern": ("sliding", "mixed"),
             "window": (2, 3, 4, 5, 8),
+            "windows": ("one", "one", "each"),
             "length": (*_SMALL, 6, 7, 9, 10),
             "batch": (1, 2),
             "step": (1, 2, 3),
@@ -162,7 +174,7 @@ SPACES: tuple[Space, ...] = (
         "preallocated caches of many lengths, empty, part full and full",
         100,
         {
-            "kind": ("static", "static-pair"),
+            "kind": ("static", "static-pair", "both-static"),
             "layers": (1, 2, 12),
             "batch": (1, 2, 5),
             "heads": (1, 3),
@@ -201,6 +213,8 @@ SPACES: tuple[Space, ...] = (
             "values": (4, 4, 6),
             "length": (1, 2, 3, 5, 9, 11),
             "uneven": ("no", "no", "yes"),
+            "window": (4, 3, 6),
+            "room": (4, 4, 7),
         },
     ),
     Space(
@@ -223,6 +237,7 @@ SPACES: tuple[Space, ...] = (
             "values": (4, 4, 6, 2),
             "pattern": ("full", "full", "sliding", "mixed"),
             "window": (2, 4, 7, 30),
+            "windows": ("one", "one", "each"),
             "room": (0, 3),
             "skipped": ("none", "none", "none", "odd", "last"),
             "dtype": _FLOATS,
@@ -275,21 +290,21 @@ SWEEPS: tuple[Sweep, ...] = (
         "window",
         "every window to 70, at 5 tokens",
         "window",
-        (*range(2, 71), 127, 128, 512, 1024, 4096),
+        (*range(2, 71), 127, 128, 512, 1024, 4096, 32768, 131072),
         replace(_NARROW, kind="configured", pattern="sliding", length=5),
     ),
     Sweep(
         "past-window",
         "every length to 90 of a window of 8",
         "length",
-        _past(90, 400),
+        _past(90, 400, 1025, 4097, 33000, 66000),
         replace(_NARROW, kind="configured", pattern="sliding", window=8),
     ),
     Sweep(
         "maximum",
         "every maximum length to 70, at 2 tokens",
         "room",
-        _past(70, 128, 1024),
+        _past(70, 128, 1024, 4096, 33000, 66000),
         replace(_NARROW, kind="static", length=2),
     ),
     Sweep(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.fx._pytree as fx_pytree
 import torch.utils._pytree as pytree
 
 from kvconform.checks import making, trees
@@ -14,6 +16,7 @@ from kvconform.checks.cases import PLAIN, Case
 from kvconform.checks.errors import expect
 from kvconform.checks.needs import NotApplicableError
 from kvconform.checks.trees import expect_registered
+from kvconform.checks.whole import expect_same_cache, tensors_of
 
 _BATCHES = (1, 2, 3, 8, 64)
 
@@ -114,3 +117,45 @@ def expect_promises(case: Case) -> None:
     __tracebackhide__ = True
     for expect_promise in _PROMISES:
         expect_promise(making.build(case), "")
+
+
+def expect_same_spec_every_time(enter: Callable[[], AbstractContextManager[Any]], cases: Sequence[Case]) -> None:
+    """Prove that a spec which was made in one context is good in the next, for those cases that this release can hold.
+
+    Args:
+        enter: gives the context of the subject.
+        cases: the caches to ask about.
+    """
+    __tracebackhide__ = True
+    held = [case for case in cases if making.possible(case)]
+    flown = []
+    with enter():
+        for case in held:
+            cache = making.build(case)
+            expect_registered(cache, str(case))
+            flown.append((case, cache, *pytree.tree_flatten(cache)))
+    with enter():
+        for case, cache, leaves, spec in reversed(flown):
+            again = pytree.tree_flatten(cache)[1]
+            expect(again == spec, f"the spec is {again} when the context is entered again, expected {spec}", str(case))
+            restored = pytree.tree_unflatten(leaves, spec)
+            expect_same_cache(restored, cache, "lost by a spec of the context before", leaves, str(case))
+
+
+def register_plainly(cls: type) -> None:
+    """Register a class as a user may have done: the keys and values of it are leaves, and the cache is the context.
+
+    For what a registration makes of it; nobody should export with such a node.
+    """
+
+    def flatten(cache: Any) -> tuple[list[Any], Any]:
+        return [tensor for tensor in tensors_of(cache) if tensor.dim() > 1], cache
+
+    for table in (pytree.SUPPORTED_NODES, pytree.SUPPORTED_SERIALIZED_TYPES, fx_pytree.SUPPORTED_NODES):
+        table.pop(cls, None)
+    for name in [name for name, known in pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.items() if known is cls]:
+        del pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE[name]
+    pytree._private_register_pytree_node(  # the public function also asks optree, which cannot be taken back
+        cls, flatten, lambda _, cache: cache, serialized_type_name=f"own.{cls.__name__}"
+    )
+    fx_pytree.register_pytree_flatten_spec(cls, lambda cache, _: flatten(cache)[0])

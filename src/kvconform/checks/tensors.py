@@ -94,6 +94,12 @@ def _own_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().clone().as_subclass(OwnTensor)
 
 
+def _of_inference(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor made in inference mode, as those of `generate` may be: it has no version and no gradient."""
+    with torch.inference_mode():
+        return tensor.clone()
+
+
 def _one_storage(part: Any) -> None:
     """All keys and values become views of one storage, one after the other."""
     held: list[torch.Tensor] = []
@@ -142,5 +148,6 @@ TENSORS: dict[str, Callable[[Any], None]] = {
     "shared-elements": _share_elements,
     "parameters": _each(_parameter),
     "own-tensors": _each(_own_tensor),
+    "inference": _each(_of_inference),
 }
 """Ways in which keys and values can be other than new tensors of their own, by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from typing import Any
 
@@ -19,6 +20,8 @@ _STATE_DIMENSIONS = 3
 _SHOWN = 3
 # `.key_cache[1]`, or `._buffers['key_cache_1']` where static caches were modules.
 _LIST_PATH = re.compile(r"(?:\._buffers\[')?\.?(?P<kind>key|value)_cache[\[_](?P<layer>\d+)")
+
+_NUMBER = re.compile(r"\d+")
 
 
 def expect_registered(value: Any, where: str = "") -> None:
@@ -183,6 +186,34 @@ def expect_key_paths(cache: Any, where: str = "") -> None:
     paths = [pytree.keystr(path) for path, _ in named]
     expect(all(paths), "a leaf has an empty path", where)
     expect_equal("the number of different paths", len(set(paths)), len(paths), where)
+    _expect_counted_paths(cache, [leaf for _, leaf in named], paths, where)
+
+
+def _expect_counted_paths(cache: Any, leaves: list[Any], paths: list[str], where: str) -> None:
+    """Prove that the paths of keys and values say so, and that their last number grows from layer to layer.
+
+    Whoever writes dynamic shapes by name means the leaf of that name: layer 10 comes after layer 9. Paths without
+    words or numbers say nothing wrong.
+    """
+    __tracebackhide__ = True
+    places = {id(tensor): path for path, tensor in observe(cache).items() if _is_state(tensor)}
+    found: dict[str, list[tuple[int, int, str]]] = {}
+    for leaf, path in zip(leaves, paths, strict=True):
+        place = places.get(id(leaf), "")
+        _expect_named_alike(place, path, where)
+        layers, told = _NUMBER.findall(place), _NUMBER.findall(path)
+        if len(layers) == 1 and told:
+            found.setdefault(_NUMBER.sub("#", place), []).append((int(layers[0]), int(told[-1]), path))
+    for kind, held in found.items():
+        for (_, before, first), (_, after, second) in itertools.pairwise(sorted(held)):
+            expect(before < after, f"{second!r} follows {first!r}, expected a larger number [paths of {kind}]", where)
+
+
+def _expect_named_alike(place: str, path: str, where: str) -> None:
+    __tracebackhide__ = True
+    for word, another in (("key", "value"), ("value", "key")):
+        if word in place and another not in place:
+            expect(word in path or another not in path, f"{place} is called {path!r}", where)
 
 
 def expect_json_spec(cache: Any, where: str = "") -> None:

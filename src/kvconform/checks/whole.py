@@ -63,7 +63,7 @@ class _Pairs:
             if id(expected) in self.of_expected or id(got) in self.of_got:
                 return self.of_expected.get(id(expected)) is got
             self.of_expected[id(expected)], self.of_got[id(got)] = got, expected
-        return same(got, expected)
+        return same(got, expected) and _kind(got) == _kind(expected)
 
     def _named(self, got: Any, expected: Any) -> bool:
         """Classes and functions are the same by name: what is not told by that is compared as text of both."""
@@ -86,6 +86,10 @@ class _Pairs:
         if isinstance(expected, (list, tuple)):
             return len(got) == len(expected) and all(map(self.agree, got, expected))
         return not isinstance(expected, (set, frozenset)) or bool(got == expected)
+
+
+def _kind(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.requires_grad, tensor.is_inference(), tensor.is_contiguous()
 
 
 def expect_same_cache(got: Any, expected: Any, what: str, leaves: Iterable[Any] = (), where: str = "") -> None:
@@ -160,6 +164,11 @@ def _memo(value: Any) -> dict[int, Any]:
 def _marks(value: Any) -> list[tuple[Any, ...]]:
     """What changes in a tensor that is written to or changed in place."""
     return [
-        (id(one), one._version, one.requires_grad, one.dtype, tuple(one.shape), one.stride(), one.storage_offset())
+        (id(one), _version(one), one.requires_grad, one.dtype, tuple(one.shape), one.stride(), one.storage_offset())
         for one in tensors_of(value)
     ]
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """How often a tensor was written to; those of inference mode do not count."""
+    return -1 if tensor.is_inference() else tensor._version
