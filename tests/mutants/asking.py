@@ -92,7 +92,8 @@ def enters_itself(check: Check) -> bool:
 
 def ask(check: Check, subject: Subject) -> Answer:
     """Ask one check of one subject; torch's tables are put back afterwards."""
-    return next(answer for _, answer in ask_all([check], subject))
+    [(_, answer)] = ask_all([check], subject)
+    return answer
 
 
 def ask_all(found: Sequence[Check], subject: Subject) -> Iterator[tuple[str, Answer]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from mutants import contexts, habits, lifetimes, sizes, state, tables, tensors
+from mutants import contexts, habits, lifetimes, occasions, sizes, state, tables, tensors
 from mutants.plant import MUTANTS
 
-__all__ = ["MUTANTS", "contexts", "habits", "lifetimes", "sizes", "state", "tables", "tensors"]
+__all__ = ["MUTANTS", "contexts", "habits", "lifetimes", "occasions", "sizes", "state", "tables", "tensors"]
 
 
 def __getattr__(name: str) -> Any:

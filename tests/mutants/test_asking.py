@@ -25,6 +25,22 @@ PASSED_ONCE = {
     "gradients_turned_off": "round-trip/process-unchanged[dynamic-two-layers]",
     "random_numbers_drawn": "round-trip/process-unchanged[dynamic-two-layers]",
     "device_of_the_layer_stale": "device/moves[meta-types]",
+    "known_to_one_thread": "round-trip/across-threads",
+    "cast_to_the_default_type": "round-trip/under[double]",
+    "new_tensors_where_the_default_is": "round-trip/under[device-meta]",
+    "copies_in_inference_mode": "round-trip/under[inference-mode]",
+    "names_sorted_as_text": "registration/promises[many-layers]",
+    "keys_named_values": "registration/key-paths[dynamic-two-layers]",
+    "context_has_number_of_entering": "registration/spec-every-time",
+    "forgets_who_was_registered": "registration/own-node-back",
+    "leaves_logging_silent": "registration/process-unchanged",
+    "own_layers_lost": "round-trip/own-layers[dynamic-two-layers]",
+    "own_parts_lost": "round-trip/own-class",
+    "own_classes_without_fx": "round-trip/own-class-promises",
+    "counters_of_fifteen_bits": "round-trip/every-size[maximum]",
+    "plans_by_number_of_leaves": "round-trip/in-flight[anything]",
+    "attributes_on_tensors": "registration/promises[attributes]",
+    "not_a_number_is_nothing": "round-trip/generated[attributes]",
 }
 
 
