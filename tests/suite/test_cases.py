@@ -97,6 +97,7 @@ def test_tensors_are_what_their_name_says(tensors):
         "shared-elements": keys.untyped_storage().data_ptr() == values.untyped_storage().data_ptr(),
         "parameters": type(keys) is torch.nn.Parameter,
         "own-tensors": type(keys) is OwnTensor,
+        "inference": keys.is_inference(),
     }
     assert holds[tensors]
 
