@@ -44,6 +44,11 @@ class Paths:
         return self.reports / "records.parquet"
 
     @property
+    def optin(self) -> Path:
+        """The published answers to opt-in categories, which are asked in runs of their own."""
+        return self.reports / "optin.parquet"
+
+    @property
     def publications(self) -> Path:
         """What each publication changed against the one before it."""
         return self.reports / "publications.json"

@@ -56,6 +56,7 @@ ELSEWHERE = {
     "matrix/collect/machines/worker.py": "tests/matrix/collect/machines/test_driver.py",
     # States, and what a table of judgements adds up to.
     "matrix/judge/tally.py": "tests/matrix/judge/test_aggregate.py",
+    "matrix/judge/architectures.py": "tests/matrix/render/test_site.py",
     "matrix/judge/causes.py": "tests/matrix/judge/test_answers.py",
     "matrix/judge/changes.py": "tests/matrix/judge/test_answers.py",
     "matrix/render/releases.py": "tests/matrix/commands/test_compare.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from matrix.commands import report
@@ -12,7 +13,9 @@ from matrix.judge import publications
 from matrix.judge.baseline import load_baseline
 from matrix.paths import Paths
 from matrix.records import parquet
-from matrix.records.publishing import merge
+from matrix.records.lines import CellRun
+from matrix.records.optin import split
+from matrix.records.publishing import Merged, merge, merge_opt_in
 from matrix.records.sources import latest, read_good
 
 NAME = "publish"
@@ -26,21 +29,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         action="append",
         metavar="PATH",
-        help="a folder or file of records; may repeat (default: .cache/records, the answers of this machine)",
+        help="a folder or file of records; may repeat (default: the answers of this machine, .cache/records, and "
+        "those to opt-in categories in .cache/partial)",
     )
 
 
 def run(found: argparse.Namespace) -> int:
     """Write the published file, then the table; the exit code is that of `report`, or 2 where a file is bad."""
     paths = Paths.here()
-    own, bad = read_good(*(found.records or [paths.records]))
+    own, bad = read_good(*(found.records or [paths.records, paths.partial]))
     for error in bad:
         print(f"error: {error.message}", file=sys.stderr)
     published = parquet.read(paths.published) if paths.published.exists() else []
-    merged = merge(published, own)
-    for cell in merged.taken:
+    whole, opt_in = split(own)
+    # Among the partial answers are those of runs that asked a check or two; nobody expects that these are published.
+    whole = [run for run in whole if found.records or not run.environment.selection]
+    merged, extra = merge(published, whole), _opt_in(paths, opt_in)
+    for cell in (*merged.taken, *extra.taken):
         print(f"  published: {cell}")
-    for cell, why in merged.left.items():
+    for cell, why in (*merged.left.items(), *extra.left.items()):
         print(f"  not published: {cell}: {why}")
     if not merged.runs:
         print("nothing is published")
@@ -50,5 +57,12 @@ def run(found: argparse.Namespace) -> int:
         new = publications.publication(latest(published), merged.runs, load_baseline())
         parquet.write(paths.published, merged.runs)
         publications.save(paths.publications, [new, *log])
+    if extra.taken:
+        parquet.write(paths.optin, extra.runs)
     code = report.write([paths.published], paths.reports, paths.site)
     return ExitCode.USAGE if bad else code
+
+
+def _opt_in(paths: Paths, own: Sequence[CellRun]) -> Merged:
+    """The answers to opt-in categories with those of this machine."""
+    return merge_opt_in(parquet.read(paths.optin) if paths.optin.exists() else [], own)

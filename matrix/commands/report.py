@@ -127,9 +127,11 @@ def _since(before: str | None, records: Sequence[Path], baseline: Path) -> list[
         return []
     from matrix.judge.baseline import load_baseline
     from matrix.judge.publications import publication
+    from matrix.records.optin import split
     from matrix.records.sources import latest, read_good, read_latest
 
-    found = publication(read_latest(before), latest(read_good(*records)[0]), load_baseline(baseline))
+    now = latest(split(read_good(*records)[0])[0])
+    found = publication(read_latest(before), now, load_baseline(baseline))
     return [found] if found.cells else []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from matrix.errors import UserError
 from matrix.judge.baseline import OURS, glob
 from matrix.judge.table import JudgedTable
 from matrix.paths import DATA
-from matrix.records.lines import NOT_ASKED, STATUSES, CellRun
+from matrix.records.lines import NOT_ASKED, STATUSES
 
 DEFAULT = DATA / "goals.toml"
 Word = Literal["yes", "partly", "no", "unknown"]
@@ -26,8 +26,9 @@ RULE = (
     "of the goal that was asked passes, at least one was asked, and nothing fails without a known reason"
 )
 """How pins are chosen, for the goal's subject."""
-PINNED = ("torch", "transformers", "tokenizers", "safetensors", "huggingface-hub", "numpy")
-"""The packages that pins name: the two, and what decides whether they import."""
+PINNED: tuple[str, ...] = ("torch", "transformers", "tokenizers", "safetensors", "huggingface-hub", "numpy")
+PINNED += ("onnx", "onnxruntime", "onnxscript", "executorch")
+"""The packages that pins name: the two, what decides whether they import, and what programs are exported to."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,22 @@ def answers(judged: JudgedTable, goals: Sequence[Goal]) -> dict[tuple[int, str],
     return found
 
 
+def with_opt_in(
+    found: Mapping[tuple[int, str], Answer], judged: JudgedTable, extra: JudgedTable, goals: Sequence[Goal]
+) -> dict[tuple[int, str], Answer]:
+    """The answers with those to the goals that were asked in runs of opt-in categories; the verdicts stay."""
+    more = answers(extra, goals)
+    numbers = {run.cell: number for number, run in enumerate(extra.table.runs)}
+    joined = dict(found)
+    for (number, subject), one in found.items():
+        other = more.get((numbers.get(judged.table.runs[number].cell, -1), subject))
+        if other is not None:
+            counts = {**one.goals, **{name: count for name, count in other.goals.items() if count[1]}}
+            lacking = frozenset(name for name in one.lacking | other.lacking if not counts[name][1])
+            joined[number, subject] = replace(one, goals=counts, lacking=lacking)
+    return joined
+
+
 def _word(
     goals: Sequence[Goal], counts: Mapping[str, tuple[int, int]], passed: int, asked: int, unexplained: int
 ) -> Word:
@@ -137,8 +154,17 @@ class Pins:
     packages: Mapping[str, str]
 
 
-def pins(judged: JudgedTable, found: Mapping[tuple[int, str], Answer], goal: Goal, subject: str = OURS) -> Pins | None:
-    """The pins of a goal by `RULE`; None where no pair is measured good for it."""
+def pins(
+    judged: JudgedTable,
+    found: Mapping[tuple[int, str], Answer],
+    goal: Goal,
+    subject: str = OURS,
+    packages: Mapping[str, Mapping[str, str]] | None = None,
+) -> Pins | None:
+    """The pins of a goal by `RULE`; None where no pair is measured good for it.
+
+    `packages` are what cells had installed when opt-in categories were asked, by cell.
+    """
     good = [
         run
         for number, run in enumerate(judged.table.runs)
@@ -147,13 +173,12 @@ def pins(judged: JudgedTable, found: Mapping[tuple[int, str], Answer], goal: Goa
     if not good:
         return None
     best = max(good, key=lambda run: (Cell.parse(run.cell).order[1], Cell.parse(run.cell).order[0]))
-    return Pins(Cell.parse(best.cell), _versions(best))
+    return Pins(Cell.parse(best.cell), _versions({**(packages or {}).get(best.cell, {}), **best.environment.packages}))
 
 
 def _is_good(answer: Answer | None, goal: Goal) -> bool:
     return answer is not None and answer.goal(goal.name) == "yes" and not answer.unexplained
 
 
-def _versions(run: CellRun) -> dict[str, str]:
-    packages = run.environment.packages
+def _versions(packages: Mapping[str, str]) -> dict[str, str]:
     return {name: packages[name].split("+")[0] for name in PINNED if name in packages}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from matrix.cells.options import CellOptions
 from matrix.records.lines import CellRun
+from matrix.records.optin import joined
 from matrix.records.sources import latest
 
 
@@ -46,6 +47,40 @@ def merge(published: Iterable[CellRun], own: Iterable[CellRun]) -> Merged:
             runs[run.cell] = run
             taken.append(run.cell)
     return Merged(tuple(runs[cell] for cell in sorted(runs)), tuple(taken), left)
+
+
+def merge_opt_in(published: Iterable[CellRun], own: Iterable[CellRun]) -> Merged:
+    """Take answers to opt-in categories over: complete runs of the usual subjects, each in place of its categories.
+
+    What a run says of a category replaces what was published of it for the cell; the other categories stay.
+    """
+    before = list(published)
+    left: dict[str, str] = {}
+    new: list[CellRun] = []
+    for run in own:
+        about = run.environment
+        reasons = [
+            (not run.complete, "the run did not reach its end"),
+            (run.unresolved is not None, f"no environment could be made for {about.selection}"),
+            (not CellOptions().asks(about.subjects), f"only {', '.join(about.subjects)} was asked"),
+            (any(_has(each, run) for each in before), "it is published already"),
+        ]
+        why_not = next((why for holds, why in reasons if holds), "")
+        if why_not:
+            left[run.cell] = why_not
+        else:
+            new.append(run)
+    return Merged(tuple(joined([*before, *new])), tuple(f"{run.cell} {run.environment.selection}" for run in new), left)
+
+
+def _has(published: CellRun, run: CellRun) -> bool:
+    """Whether a published run has the answers of a run, or later ones to the same categories."""
+    asked = set(run.environment.selection.categories)
+    there = asked <= set(published.environment.selection.categories)
+    when = [
+        record.asked or published.environment.started or "" for record in published.records if record.category in asked
+    ]
+    return published.cell == run.cell and there and min(when, default="") >= (run.environment.started or "")
 
 
 def _why_not(run: CellRun, published: CellRun | None) -> str:

@@ -104,7 +104,8 @@ class Grid:
 class Results:
     """Everything that is published: the pages differ only in how they show this.
 
-    `bad` tells a line for each file of records that could not be read, and is left out.
+    `bad` tells a line for each file of records that could not be read, and is left out. `extra` are the verdicts of
+    opt-in categories, which count in no place: they were asked in runs of their own.
     """
 
     grids: tuple[Grid, ...]
@@ -114,6 +115,7 @@ class Results:
     unused: tuple[BaselineRow, ...] = ()
     flakes: tuple[Flake, ...] = ()
     bad: tuple[str, ...] = ()
+    extra: JudgedTable | None = None
 
     @property
     def places(self) -> list[Place]:

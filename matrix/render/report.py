@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matrix.errors import ExitCode, UserError
-from matrix.judge.baseline import DEFAULT, load_baseline
+from matrix.judge.baseline import DEFAULT, Baseline, load_baseline
 from matrix.judge.findings import findings, some
 from matrix.judge.flaky import flakes
 from matrix.judge.publications import Publication
-from matrix.judge.table import table_of_file
+from matrix.judge.table import judge_table, table_of, table_of_file
+from matrix.records.lines import CellRun
+from matrix.records.optin import NAME, joined, split
 from matrix.records.sources import latest, read_good, together
 from matrix.records.writing import put
 from matrix.render import figures, tables, wording
@@ -31,15 +33,31 @@ def load(records: Path | Sequence[Path], baseline_path: Path = DEFAULT) -> Resul
         UserError: there is no record, every file of records is bad, or the baseline is malformed.
     """
     sources = [records] if isinstance(records, Path) else list(records)
+    baseline = load_baseline(baseline_path)
+    beside = [path for source in sources if (path := opt_in_file(source)) and path.is_file()]
+    extra, bad = read_good(*beside) if beside else ([], [])
     if len(sources) == 1 and sources[0].is_file() and sources[0].suffix == ".parquet":
         table = table_of_file(sources[0])
         if table is not None and table.runs:
-            return results_of(table, load_baseline(baseline_path))
-    runs, bad = read_good(*sources)
-    if not runs and bad:
-        raise together(bad)
-    found = results(latest(runs), load_baseline(baseline_path))
-    return dataclasses.replace(found, flakes=tuple(flakes(runs)), bad=tuple(each.message for each in bad))
+            return _with_extra(results_of(table, baseline), extra, bad, baseline)
+    runs, more = read_good(*sources)
+    if not runs and more:
+        raise together(more)
+    whole, opt_in = split(runs)
+    found = dataclasses.replace(results(latest(whole or runs), baseline), flakes=tuple(flakes(whole or runs)))
+    return _with_extra(found, [*extra, *opt_in] if whole else [], [*bad, *more], baseline)
+
+
+def opt_in_file(published: Path) -> Path | None:
+    """Where the answers to opt-in categories lie beside a file of published records."""
+    return published.with_name(NAME) if published.suffix == ".parquet" and published.name != NAME else None
+
+
+def _with_extra(found: Results, opt_in: Sequence[CellRun], bad: Sequence[UserError], baseline: Baseline) -> Results:
+    """The results with the answers to opt-in categories, and the files that could not be read."""
+    runs = joined(opt_in)
+    extra = judge_table(table_of(runs), baseline) if runs else None
+    return dataclasses.replace(found, extra=extra, bad=tuple(each.message for each in bad))
 
 
 def write(

@@ -11,11 +11,12 @@ from matrix.cells import axes as axes_module
 from matrix.cells.axes import Axes
 from matrix.judge.goals import Pins
 from matrix.judge.publications import Publication
+from matrix.records import optin
 from matrix.records.writing import put
 from matrix.render import wording
 from matrix.render.figures import badge
 from matrix.render.grid import Results
-from matrix.render.site import data, words
+from matrix.render.site import architectures, data, words
 from matrix.render.site.facts import AXES, Facts, Pair, facts
 from matrix.render.site.families import families
 from matrix.render.site.feed import feed
@@ -29,6 +30,7 @@ from matrix.render.templating import TEMPLATES
 MANIFEST = "data/files.txt"
 """The files of the site, for the next one that is written here: nothing else in the folder is touched."""
 PARQUET = "data/records.parquet"
+OPT_IN = f"data/{optin.NAME}"
 MESSAGES = "data/messages.json"
 """What the look-up of an error fetches when no known failure says it."""
 PUBLICATIONS = "data/publications.json"
@@ -73,6 +75,9 @@ def write(  # noqa: PLR0913 - what is shown, and where it goes
     if parquet and records is not None:
         shutil.copyfile(records, folder / PARQUET)
         wanted.add(PARQUET)
+    if parquet and records is not None and (opt_in := records.with_name(optin.NAME)).is_file():
+        shutil.copyfile(opt_in, folder / OPT_IN)
+        wanted.add(OPT_IN)
     _forget(folder, wanted)
     return found
 
@@ -82,6 +87,22 @@ def _files(site: Site, axes: Axes, *, parquet: bool) -> Iterator[tuple[str, str]
     yield from pages(site, wording.warnings(found.results), parquet=parquet)
     for name in ("site.css", "site.js"):
         yield f"assets/{name}", (TEMPLATES / "site" / name).read_text(encoding="utf-8")
+    yield from _documents(site)
+    for name, schema in SCHEMAS.items():
+        yield f"data/schemas/{name}.json", data.dump(schema)
+    yield "data/known.json", known_json(found)
+    yield MESSAGES, data.dump(messages(found))
+    yield PUBLICATIONS, data.dump(data.publications(found))
+    for goal, pins in found.pins.items():
+        if pins:
+            yield f"pins/{goal}/constraints.txt", _constraints(pins)
+    texts = {key: change_text(change, site.subjects) for key, change in found.changes.items()}
+    yield "changes/feed.xml", feed(found, axes, texts)
+
+
+def _documents(site: Site) -> Iterator[tuple[str, str]]:
+    """The data of each page, and the badges of the pairs."""
+    found = site.facts
     for pair in found.pairs:
         yield f"pair/{pair[0]}/{pair[1]}/data.json", data.dump(data.pair(found, pair))
         yield from _badges(found, pair)
@@ -93,16 +114,8 @@ def _files(site: Site, axes: Axes, *, parquet: bool) -> Iterator[tuple[str, str]
     for family in site.families:
         document = data.check(family.name, family.ids, family.counts)
         yield f"check/{family.name}/data.json", data.dump(document)
-    for name, schema in SCHEMAS.items():
-        yield f"data/schemas/{name}.json", data.dump(schema)
-    yield "data/known.json", known_json(found)
-    yield MESSAGES, data.dump(messages(found))
-    yield PUBLICATIONS, data.dump(data.publications(found))
-    for goal, pins in found.pins.items():
-        if pins:
-            yield f"pins/{goal}/constraints.txt", _constraints(pins)
-    texts = {key: change_text(change, site.subjects) for key, change in found.changes.items()}
-    yield "changes/feed.xml", feed(found, axes, texts)
+    for one in found.architectures.values():
+        yield f"architecture/{one.name}/data.json", data.dump(architectures.document(one))
 
 
 def known_json(found: Facts) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell, version_key
+from matrix.judge.architectures import CATEGORY, Architecture, architectures
 from matrix.judge.baseline import OURS
 from matrix.judge.causes import Cause, causes
 from matrix.judge.changes import ReleaseChanges, release_changes
 from matrix.judge.failures import Failure, load_failures
-from matrix.judge.goals import Answer, Goal, Pins, answers, load_goals, pins
+from matrix.judge.goals import Answer, Goal, Pins, answers, load_goals, pins, with_opt_in
 from matrix.judge.publications import Publication
 from matrix.judge.table import JudgedTable
 from matrix.records.lines import CellRun
@@ -66,6 +67,7 @@ class Facts:
         impossible: by pair, why no environment can be made of it.
         changes: by axis and release, what it broke and repaired against the one before.
         publications: what each publication changed, the latest first.
+        architectures: which architectures export, by address; empty where nobody has asked.
         repository: the address of the repository, empty where it is not known.
     """
 
@@ -79,6 +81,7 @@ class Facts:
     pins: Mapping[str, Pins | None]
     repository: str = ""
     publications: Sequence[Publication] = ()
+    architectures: Mapping[str, Architecture] = field(default_factory=dict)
 
     @property
     def judged(self) -> JudgedTable:
@@ -141,14 +144,22 @@ def facts(results: Results, axes: Axes, repository: str = "", publications: Sequ
     judged = results.judged
     assert judged is not None  # noqa: S101 - results of records always have them
     goals = load_goals()
-    by_run, found = causes(judged), answers(judged, goals)
+    by_run, found, extra = causes(judged), answers(judged, goals), results.extra
+    packages: dict[str, Mapping[str, str]] = {}
+    on_request: dict[str, list[Cause]] = {}
+    if extra is not None:
+        found = with_opt_in(found, judged, extra, goals)
+        packages = {run.cell: run.environment.packages for run in extra.table.runs}
+        on_request = {run.cell: each for run, each in zip(extra.table.runs, causes(extra), strict=True)}
     cells: dict[Pair, list[Measured]] = {}
     for place in results.places:
         own = {
             subject: found[place.number, subject] for subject in results.subjects if (place.number, subject) in found
         }
         run, earliest = judged.table.runs[place.number], judged.table.earliest.get(place.cell.id, "")
-        measured = Measured(place.cell, run, place.number, own, by_run[place.number], earliest)
+        every = [*by_run[place.number], *on_request.get(place.cell.id, ())]
+        own_causes = [cause for cause in every if not cause.ids[0].startswith(f"{CATEGORY}/")]
+        measured = Measured(place.cell, run, place.number, own, own_causes, earliest)
         cells.setdefault((place.cell.torch, place.cell.transformers), []).append(measured)
     releases = {
         axis: sorted({*axes.known(axis), *(getattr(each[0].cell, axis) for each in cells.values())}, key=version_key)
@@ -174,7 +185,8 @@ def facts(results: Results, axes: Axes, repository: str = "", publications: Sequ
         releases=releases,
         impossible=impossible,
         changes=changes,
-        pins={goal.name: pins(judged, found, goal) for goal in goals},
+        pins={goal.name: pins(judged, found, goal, packages=packages) for goal in goals},
+        architectures=architectures([judged, extra]),
         repository=repository,
         publications=publications,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from matrix.judge.baseline import OURS
+from matrix.judge.table import Table
 from matrix.records.lines import NOT_ASKED, STATUSES
 from matrix.render.site.facts import Facts, Pair
 
@@ -32,13 +34,20 @@ class Family:
 
 
 def families(facts: Facts) -> list[Family]:
-    """Every family by name; of a pair, the lane that most visitors ask about."""
-    table = facts.judged.table
+    """Every family by name, also of opt-in categories; of a pair, the lane that most visitors ask about."""
+    first = {each[0].cell.id: pair for pair, each in facts.cells.items()}
+    extra = facts.results.extra
+    found = _families(facts.judged.table, first) + (_families(extra.table, first) if extra else [])
+    return sorted(found, key=lambda family: family.name)
+
+
+def _families(table: Table, first_of: Mapping[str, Pair]) -> list[Family]:
+    """The families of a table; `first_of` tells the pair of each cell that counts."""
     names = table.names("id")
     stems = [name.partition("[")[0] for name in names]
     order = {stem: number for number, stem in enumerate(sorted(set(stems)))}
     subjects = table.names("subject")
-    first = {each[0].number: pair for pair, each in facts.cells.items()}
+    first = {number: first_of[run.cell] for number, run in enumerate(table.runs) if run.cell in first_of}
     shape = (len(table.runs), len(subjects), len(order))
     run_of = np.repeat(np.arange(shape[0]), np.diff(table.bounds))
     stem_of = np.array([order[stem] for stem in stems], np.int64)

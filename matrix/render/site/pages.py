@@ -9,11 +9,12 @@ from typing import Any
 from markupsafe import Markup
 
 from matrix.cells.cell import Cell
+from matrix.judge.architectures import QUESTIONS
 from matrix.judge.baseline import NATIVE, OURS, PATCHED
 from matrix.judge.failures import Failure, ranges
 from matrix.judge.goals import RULE
 from matrix.render import wording
-from matrix.render.site import data, markdown, phrases, since, words
+from matrix.render.site import architectures, data, markdown, phrases, since, words
 from matrix.render.site import inline as inlined
 from matrix.render.site.facts import AXES, Measured, Pair
 from matrix.render.site.families import Family
@@ -31,6 +32,7 @@ NAV = (
     ("Which pair", "pins/index.html"),
     ("My error", "index.html#my-error"),
     ("What broke", "changes/index.html"),
+    ("Architectures", "architecture/index.html"),
     ("Known failures", "failure/index.html"),
     ("Checks", "check/index.html"),
     ("Data", "data/index.html"),
@@ -61,6 +63,7 @@ def pages(site: Site, warnings: Sequence[str], *, parquet: bool) -> Iterator[tup
         yield make.page(f"pins/{goal.name}/index.html", "pins.html", title, goal=goal, pins=pins, rule=RULE)
     changes = [(one, [phrases.changed(one, subject) for subject in site.subjects]) for one in facts.changes.values()]
     yield make.page("changes/index.html", "changes.html", "What broke?", rows=changes, since=since)
+    yield from make.architectures()
     yield make.page("data/index.html", "data.html", "The data", parquet=parquet)
 
 
@@ -102,6 +105,7 @@ class _Maker:
             latest=self._latest(),
             goals=[(goal, facts.pins[goal.name]) for goal in facts.goals],
             broke=self._broke(),
+            architectures=architectures.answer(facts),
             pairs_json=inlined.script(self._pairs()),
             failures_json=inlined.script(known["failures"]),
         )
@@ -281,6 +285,32 @@ class _Maker:
             body=markdown.render(failure.text, link),
             seen=ranges(failure.pairs, self.facts.releases["transformers"]),
         )
+
+    def architectures(self) -> Iterator[tuple[str, str]]:
+        """The table of the architectures, also where nobody has asked, and a page each."""
+        facts, told = self.facts, architectures
+        values = {"subjects": told.subjects(facts), "command": told.command(facts)}
+        title = "Which architectures export?"
+        yield self.page(
+            "architecture/index.html",
+            "architectures.html",
+            title,
+            answer=told.answer(facts),
+            rows=told.table(facts),
+            **values,
+        )
+        for one in facts.architectures.values():
+            yield self.page(
+                f"architecture/{one.name}/index.html",
+                "architecture.html",
+                f"Does {one.name} export?",
+                one=one,
+                answer=told.verdict(one, facts),
+                rows=told.rows(one, facts),
+                reasons=told.reasons(one, facts),
+                questions=QUESTIONS,
+                **values,
+            )
 
     def check(self, family: Family) -> tuple[str, str]:
         """A family of checks on every pair."""

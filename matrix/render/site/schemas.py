@@ -149,6 +149,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             )
         ),
     ),
+    "architecture": _document(
+        "An architecture",
+        architecture=_TEXT,
+        classes=_TEXTS,
+        cells=_list(_object(cell=_TEXT, subjects=_map(_object(answer=_WORD, checks=_map(_TEXT))))),
+    ),
     "known": _document(
         "The summary that travels with the library",
         measured=_PAIR,

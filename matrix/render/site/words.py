@@ -41,9 +41,11 @@ def sentence(answer: Answer | None, goals: Sequence[Goal]) -> str:
     if answer is None:
         return "Not measured"
     if answer.word == "yes":
-        if answer.passed == answer.asked:
-            return f"Yes: all {answer.asked} checks pass"
         except_for = [_counted(answer, goal) for goal in goals if goal.purpose and _fails(answer, goal)]
+        if answer.passed == answer.asked:
+            all_pass = f"all {answer.asked} checks pass"
+            # What fails was asked in a run of an opt-in category, and is none of these checks.
+            return f"Yes, except {_and(except_for)}: {all_pass} beside that" if except_for else f"Yes: {all_pass}"
         rest = f"{answer.asked - answer.passed} of {answer.asked} checks fail, for known reasons"
         return f"Yes, except {_and(except_for)}: {rest}" if except_for else f"Yes; {rest}"
     good = [goal.title for goal in goals if goal.purpose and answer.goal(goal.name) == "yes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from matrix.errors import ExitCode
 from matrix.judge import publications
 from matrix.paths import Paths
 from matrix.records import parquet
+from matrix.records.lines import Selection
 from tests.matrix import factories
 from tests.matrix.helpers import CELL, fake_check
 
@@ -55,6 +57,30 @@ def test_what_a_publication_changed_is_written_down_beside_it(
     main(["publish"])
     assert len(publications.load(paths.publications)) == 2
     capsys.readouterr()
+
+
+def test_answers_to_opt_in_categories_are_published_beside_the_others(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KVCONFORM_HOME", str(paths.home))
+    factories.write(paths.records, factories.run(factories.record("export/a")))
+    onnx = Selection(categories=("onnx",))
+    factories.write(paths.partial, factories.run(factories.record("onnx/a"), selection=onnx))
+    keyword = factories.run(factories.record(), torch="2.6", selection=Selection(keyword="x"))
+    factories.write(paths.partial, keyword)
+    main(["publish"])
+    said = capsys.readouterr().out
+    assert "published: torch2.5-tf4.53-py3.11-cpu --category onnx" in said
+    assert "torch2.6" not in said
+    assert [run.cell for run in parquet.read(paths.optin)] == ["torch2.5-tf4.53-py3.11-cpu"]
+    assert [len(run.records) for run in parquet.read(paths.published)] == [1]
+    page = (paths.site / "pair" / "2.5" / "4.53" / "data.json").read_text(encoding="utf-8")
+    assert json.loads(page)["subjects"]["kvconform"]["goals"]["onnx"] == "yes"
+    assert json.loads(page)["subjects"]["kvconform"]["asked"] == 1
+    assert (paths.site / "data" / "optin.parquet").read_bytes() == paths.optin.read_bytes()
+    main(["report", "--records", str(paths.records), "--records", str(paths.partial), "--out", str(paths.home / "x")])
+    again = (paths.home / "x" / "pair" / "2.5" / "4.53" / "data.json").read_text(encoding="utf-8")
+    assert json.loads(again)["subjects"] == json.loads(page)["subjects"]
 
 
 def test_nothing_to_publish(paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

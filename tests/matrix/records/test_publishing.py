@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from matrix.records.lines import CellRun, Selection
-from matrix.records.publishing import merge
+from matrix.records.publishing import merge, merge_opt_in
 from tests.matrix.factories import record, run
 
 EARLIER, LATER = "2026-11-20T10:00:00Z", "2026-11-22T10:00:00Z"
@@ -46,3 +46,30 @@ def test_that_no_environment_can_be_made_is_published_where_nothing_is() -> None
 def test_more_subjects_than_the_usual_ones_are_welcome() -> None:
     new = run(record(), started=LATER, subjects=("kvconform", "kvconform with patches", "native", "exporter"))
     assert merge([OLD], [new]).runs == (new,)
+
+
+def onnx(started: str = EARLIER, **about: object) -> CellRun:
+    return run(record("onnx/a"), started=started, selection=Selection(categories=("onnx",)), **about)
+
+
+def test_answers_to_an_opt_in_category_are_taken_over_once() -> None:
+    merged = merge_opt_in([], [onnx()])
+    assert (merged.runs, merged.taken) == ((onnx(),), (f"{OLD.cell} --category onnx",))
+    again = merge_opt_in(merged.runs, [onnx()])
+    assert (again.runs, again.taken) == (merged.runs, ())
+    assert "published already" in again.left[OLD.cell]
+    assert merge_opt_in(merged.runs, [onnx(LATER)]).runs == (onnx(LATER),)
+
+
+@pytest.mark.parametrize(
+    ("own", "why"),
+    [
+        (onnx(complete=False), "did not reach its end"),
+        (onnx(subjects=("native",)), "only native was asked"),
+        (run(unresolved="none", selection=Selection(categories=("onnx",))), "no environment"),
+    ],
+)
+def test_less_than_the_usual_answers_to_an_opt_in_category_are_left(own: CellRun, why: str) -> None:
+    merged = merge_opt_in([], [own])
+    assert merged.runs == ()
+    assert why in merged.left[own.cell]

@@ -11,9 +11,11 @@ from matrix.cells import axes as axes_module
 from matrix.cells.axes import Axes
 from matrix.judge.baseline import Baseline, BaselineRow
 from matrix.judge.publications import publication
+from matrix.judge.table import judge_table, table_of
 from matrix.records import parquet
-from matrix.records.lines import CellRun, Record
-from matrix.render.grid import results
+from matrix.records.lines import CellRun, Record, Selection
+from matrix.records.optin import joined
+from matrix.render.grid import Results, results
 from matrix.render.site import build
 from tests.matrix.factories import record, run
 
@@ -106,6 +108,41 @@ def site_runs() -> list[CellRun]:
     return [*made, dataclasses.replace(gpu, environment=dataclasses.replace(gpu.environment, cell=cell))]
 
 
+def opt_in_runs() -> list[CellRun]:
+    """Answers to opt-in categories: of the newest pair all, of an older one the architectures."""
+
+    def asked(subject: str, *, loses: bool) -> list[Record]:
+        made = [record("onnx/decode-step[llama]", "pass" if subject == "kvconform" else "fail", subject, "no ONNX")]
+        made += [record("aoti/as-the-model[llama]", "pass", subject)]
+        for model in ("MistralForCausalLM", "MistralForTokens", "Qwen3MoeForCausalLM", "OddForCausalLM"):
+            odd, moe = model.startswith("Odd"), model.startswith("Qwen3Moe")
+            made.append(
+                record(f"architectures/round-trip[{model}]", "na" if odd else "pass", subject, "no cache at all")
+            )
+            status = "na" if odd else "fail" if subject == "native" or (moe and loses) else "pass"
+            for kind in ("decode", "prefill"):
+                made.append(record(f"architectures/exported-{kind}[{model}]", status, subject, f"cannot {NASTY}"))
+        return made
+
+    subjects = ("kvconform", PATCHED, "native")
+    records = [each for subject in subjects for each in asked(subject, loses=subject == "kvconform")]
+    categories = ("onnx", "aoti", "architectures")
+    newest = run(
+        *records, torch="2.15", transformers="5.23", subjects=subjects, selection=Selection(categories=categories)
+    )
+    packages = {**newest.environment.packages, "onnx": "1.20.0", "onnxscript": "0.6.0"}
+    newest = dataclasses.replace(newest, environment=dataclasses.replace(newest.environment, packages=packages))
+    older = [each for each in records if each.category == "architectures" and each.subject != PATCHED]
+    about = {"torch": "2.9", "transformers": "4.57", "selection": Selection(categories=("architectures",))}
+    return [newest, run(*older, **about)]
+
+
+def site_results() -> Results:
+    """All of them, judged."""
+    extra = judge_table(table_of(joined(opt_in_runs())), Baseline(ROWS))
+    return dataclasses.replace(results(site_runs(), Baseline(ROWS)), extra=extra)
+
+
 def earlier_runs() -> list[CellRun]:
     """What was published before: one cell had no answer, one answered otherwise, one had not been asked a check."""
     made = {one.cell: one for one in site_runs()}
@@ -125,7 +162,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     published = tmp_path_factory.mktemp("reports") / "records.parquet"
     parquet.write(published, site_runs())
-    found = results(site_runs(), Baseline(ROWS))
+    parquet.write(published.with_name("optin.parquet"), opt_in_runs())
+    found = site_results()
     since = [publication(earlier_runs(), site_runs(), Baseline(ROWS))]
     build.write(found, folder, published, "https://example.org/kvconform", small_axes(), publications=since)
     return folder

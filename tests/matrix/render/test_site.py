@@ -28,7 +28,7 @@ from matrix.render.site.pages import pages
 from matrix.render.site.schemas import SCHEMAS
 from matrix.render.site.shown import site_of
 from tests.matrix.factories import record, run
-from tests.matrix.render.conftest import NASTY, ROWS, earlier_runs, site_runs, small_axes
+from tests.matrix.render.conftest import NASTY, ROWS, earlier_runs, site_results, site_runs, small_axes
 
 FIRST_SCREEN = 60_000
 """Bytes of the first page, compressed."""
@@ -69,6 +69,8 @@ def test_every_kind_of_address_is_there(site: Path) -> None:
         "check/model/exported-decode",
         "pins/newest",
         "changes",
+        "architecture",
+        "architecture/mistral",
         "data",
     ):
         assert (site / address / "index.html").is_file(), address
@@ -133,7 +135,8 @@ def test_the_first_line_answers(site: Path) -> None:
     )
     assert "With kvconform it passes in 10 of 14 pairs" in told("check/model/exported-decode")
     assert "torch 2.15.1 with transformers 5.23.3." in told("pins/newest")
-    assert "Nothing measured yet." in told("pins/onnx")
+    assert "Nothing measured yet." in told("pins/executorch")
+    assert "onnx==1.20.0" in told("pins/onnx")
 
 
 def test_lines_to_paste_are_for_the_subject_that_does_more(site: Path) -> None:
@@ -150,7 +153,11 @@ def test_what_a_pair_is_good_for_tells_what_the_releases_lack(site: Path) -> Non
     rows = Page(site / "pair" / "2.15" / "5.23" / "index.html").told
     assert "static cachesyes 2 of 2" in rows.replace("caches yes", "cachesyes")
     assert "encoder-decodern/a: the releases lack it" in rows
-    assert "ONNXnot measured" in rows
+    assert "ExecuTorchnot measured" in rows
+    assert "ONNXyes 1 of 1" in rows
+    assert "AOTInductoryes 1 of 1" in rows
+    # A check on request is none of those that every pair is asked, and changes no verdict.
+    assert "Yes, except ONNX (0 of 1): all 6 checks pass beside that." in rows
 
 
 def test_who_asked_stands_beside_the_answer(site: Path) -> None:
@@ -195,6 +202,28 @@ def test_what_a_release_changed(site: Path) -> None:
         assert (site / "changes" / urldefrag(link.attrib["href"])[0]).resolve().is_file()
 
 
+def test_which_architectures_export(site: Path, tmp_path: Path) -> None:
+    told = Page(site / "architecture" / "index.html").told
+    first = "With kvconform and its patches, 2 of 2 architectures export, on torch 2.15 with transformers 5.23"
+    assert f"{first}; 1 more cannot be made tiny, or have no cache." in told
+    assert first in Page(site / "index.html").told
+    mistral = Page(site / "architecture" / "mistral" / "index.html").told
+    assert "MistralForCausalLM" in mistral
+    assert "MistralForTokens" in mistral
+    assert "torch 2.9, transformers 4.57" in mistral
+    moe = Page(site / "architecture" / "qwen3-moe" / "index.html")
+    assert "with kvconform, partly; with kvconform and its patches, yes; transformers alone, partly." in moe.told
+    assert "img" not in moe.tags
+    assert NASTY[:30] in moe.text
+    odd = Page(site / "architecture" / "odd" / "index.html").told
+    assert "with kvconform, not asked" in odd
+    assert "no cache at all" in odd
+    build.write(results(site_runs(), Baseline(ROWS)), tmp_path, axes=small_axes())
+    told = Page(tmp_path / "architecture" / "index.html").told
+    assert told.count("Nobody has published which architectures export.") == 1
+    assert "-- --category architectures" in told
+
+
 def test_what_changed_since_the_last_publication(site: Path, tmp_path: Path) -> None:
     told = Page(site / "changes" / "index.html").told
     assert "Measured 2026-11-21: 3 cells, 1 of them for the first time; with kvconform: 1 fixed." in told
@@ -210,7 +239,8 @@ def test_what_changed_since_the_last_publication(site: Path, tmp_path: Path) -> 
 
 
 def test_every_document_fits_its_schema(site: Path) -> None:
-    kinds = {"pair": "pair", "torch": "release", "transformers": "release", "check": "check", "failure": "failure"}
+    kinds = {name: name for name in ("pair", "check", "failure", "architecture")}
+    kinds |= {"torch": "release", "transformers": "release"}
     seen = set()
     for path in site.rglob("data.json"):
         kind = kinds[path.relative_to(site).parts[0]]
@@ -268,7 +298,7 @@ def test_the_same_records_give_the_same_bytes_and_what_is_gone_goes(site: Path, 
     folder = tmp_path / "again"
     shutil.copytree(site, folder)
     (folder / "mine.txt").write_text("not the site's")
-    found = results(site_runs(), Baseline(ROWS))
+    found = site_results()
     published = site / "data" / "records.parquet"
     build.write(found, folder, tmp_path / "none", "https://example.org/kvconform", small_axes())
     assert not (folder / "data" / "records.parquet").exists()
