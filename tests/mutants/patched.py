@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -43,8 +44,8 @@ def spoiled(name: str) -> Patch:
 
 @spoils("vmap-masks")
 def sees_the_next_token(expand: Any) -> Any:
-    """A query sees one key too many."""
-    return lambda function, *more: expand(lambda b, h, q, k: function(b, h, q + 1, k), *more)
+    """A query sees one key too many where it is traced."""
+    return lambda function, *more: expand(lambda b, h, q, k: function(b, h, q + is_traced(q), k), *more)
 
 
 @spoils("length-of-tensor")
@@ -102,3 +103,27 @@ def takes_every_step_for_a_prompt(forward: Any) -> Any:
             return original(self, *args, **named)
 
     return wrong
+
+
+@spoils("returned-objects")
+def gives_nothing_back(_: Any) -> Any:
+    """In the place of an object that came in the module returns nothing."""
+    return lambda _, codegen: codegen.append_output(codegen.create_load_const(None))
+
+
+@spoils("guarded-objects")
+def guards_the_next_dimension(export: Any) -> Any:
+    """A guard on a size of keys asks the dimension after it."""
+
+    def wrong(*args: Any, **named: Any) -> Any:
+        captured = export(*args, **named)
+        found = importlib.import_module("torch._dynamo.source").TensorPropertySource
+        for sources in _shape_env_of(captured).var_to_sources.values():
+            sources[:] = [found(one.base, one.prop, one.idx + ("key" in one.base.name())) for one in sources]
+        return captured
+
+    return wrong
+
+
+def _shape_env_of(captured: Any) -> Any:
+    return importlib.import_module("torch.export.exported_program")._get_shape_env(captured)

@@ -8,7 +8,9 @@ from kvconform.errors import UnknownPatchError
 from kvconform.patches import (
     branch_on_position,
     experts_by_data,
+    guarded_objects,
     length_of_tensor,
+    returned_objects,
     slice_of_modules,
     sliding_windows,
     vmap_masks,
@@ -24,6 +26,8 @@ PATCHES: tuple[Patch, ...] = (
     sliding_windows.PATCH,
     experts_by_data.PATCH,
     branch_on_position.PATCH,
+    returned_objects.PATCH,
+    guarded_objects.PATCH,
 )
 """Every patch, in the order in which they are entered."""
 

@@ -104,7 +104,7 @@ def _grow(lazy_arguments: int) -> Callable[[Any], Any]:
             values = torch.cat([self.values, value_states], dim=-2)
             # A minimum, since torch sees its lower bound. Of a difference with a maximum it does not, and torch 2.8
             # then guards on whether the length is 0 or 1.
-            number = torch.sym_min(keys.shape[-2], self.sliding_window - 1)
+            number = _minimum(keys.shape[-2], self.sliding_window - 1)
             kept = torch.arange(number, device=keys.device) + (keys.shape[-2] - number)
             self.keys, self.values = keys.index_select(2, kept), values.index_select(2, kept)
             return keys, values
@@ -145,11 +145,11 @@ def _fill(counter: str, lazy_arguments: int) -> Callable[[Any], Any]:
             count, size, new = getattr(self, counter), self.max_cache_len, key_states.shape[-2]
             setattr(self, counter, count + new)
             _count_in_tensor(self, count, new)
-            state = _Slots(size, torch.sym_min(count, size), new, self.keys.device)
+            state = _Slots(size, _minimum(count, size), new, self.keys.device)
             # Counted from the token in slot 0: the first token that a query sees, and the first that is kept.
             gone = count - state.held
-            visible = state.of(torch.sym_max(count - size + 1, 0) - gone, size + new - 1)
-            slots = state.of(torch.sym_max(count + new - size, 0) - gone, size)
+            visible = state.of(_maximum(count - size + 1, 0) - gone, size + new - 1)
+            slots = state.of(_maximum(count + new - size, 0) - gone, size)
             keys = torch.cat([self.keys, key_states.to(self.keys.dtype)], dim=-2)
             values = torch.cat([self.values, value_states.to(self.values.dtype)], dim=-2)
             self.keys.copy_(keys.index_select(2, slots))
@@ -203,11 +203,20 @@ def _sizes_of_allocated(counter: str) -> Callable[[Any], Any]:
                 found: tuple[Any, Any] = native(self, query)
                 return found
             size = self.max_cache_len
-            return size + _length(query) - 1, torch.sym_max(getattr(self, counter) - size + 1, 0)
+            return size + _length(query) - 1, _maximum(getattr(self, counter) - size + 1, 0)
 
         return get_mask_sizes
 
     return make
+
+
+def _minimum(one: Any, other: Any) -> Any:
+    """The smaller of two numbers. Dynamo knows `torch.sym_min` of symbols alone, and those are ints to it."""
+    return min(one, other) if isinstance(one, int) and isinstance(other, int) else torch.sym_min(one, other)
+
+
+def _maximum(one: Any, other: Any) -> Any:
+    return max(one, other) if isinstance(one, int) and isinstance(other, int) else torch.sym_max(one, other)
 
 
 def _is_initialized(layer: Any) -> bool:
