@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell, minor_of
@@ -14,8 +15,6 @@ from matrix.errors import EmptySelectionError, UserError
 
 Selector = Callable[[Cell], bool]
 
-_BRACES = re.compile(r"\{([^{}]*)\}")
-
 
 def braces(pattern: str) -> list[str]:
     """Expand `{a,b}` as a shell does: "torch2.{5,6}-*" gives two patterns; braces may nest.
@@ -23,14 +22,23 @@ def braces(pattern: str) -> list[str]:
     Raises:
         UserError: a brace is not closed.
     """
-    match = _BRACES.search(pattern)
-    if match is None:
-        if "{" in pattern or "}" in pattern:
-            example = "python -m matrix plan --select 'torch2.{5,6}-*'"
-            raise UserError(f"the braces of {pattern!r} do not match", example)
+    first = pattern.find("{")
+    if first < 0 and "}" not in pattern:
         return [pattern]
-    head, tail = pattern[: match.start()], pattern[match.end() :]
-    return [text for choice in match[1].split(",") for text in braces(head + choice + tail)]
+    # The outermost braces first: a choice that is not taken brings none of its own.
+    depth, cuts = 0, [first]
+    for at, letter in enumerate(pattern):
+        depth += (letter == "{") - (letter == "}")
+        if (depth == 1 and letter == ",") or (depth == 0 and letter == "}"):
+            cuts.append(at)
+        if depth < 0 or (depth == 0 and letter == "}"):
+            break
+    if depth:
+        example = "python -m matrix plan --select 'torch2.{5,6}-*'"
+        raise UserError(f"the braces of {pattern!r} do not match", example)
+    head, tail = pattern[:first], pattern[cuts[-1] + 1 :]
+    choices = [pattern[start + 1 : end] for start, end in pairwise(cuts)]
+    return [text for choice in choices for text in braces(head + choice + tail)]
 
 
 def glob(pattern: str) -> Selector:

@@ -11,10 +11,6 @@ from typing import Any
 from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell
 from matrix.collect.answers import Answer, Answers
-from matrix.errors import EmptySelectionError, UserError
-
-JOBS_LIMIT = 256
-"""GitHub refuses a matrix with more jobs."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +70,13 @@ def build(cells: Sequence[Cell], axes: Axes, answers: Answers) -> list[Planned]:
     return [Planned(cell, axes.why_not(cell), answers.of(cell)) for cell in cells]
 
 
-def show(plan: Sequence[Planned], form: str) -> str:
-    """The plan as text: "table", "json" or "github" (the matrix of a workflow, one job a torch).
-
-    Raises:
-        EmptySelectionError: GitHub's matrix would be empty, which Actions takes for a success.
-    """
-    if form == "json":
-        return json.dumps([row.to_json() for row in plan], indent=1)
-    return _github(plan) if form == "github" else _table(plan)
+def as_json(plan: Sequence[Planned]) -> str:
+    """The plan for programs."""
+    return json.dumps([row.to_json() for row in plan], indent=1)
 
 
-def _table(plan: Sequence[Planned]) -> str:
+def as_table(plan: Sequence[Planned]) -> str:
+    """The plan for people."""
     width = max(len(row.cell.id) for row in plan)
     wide = max(len(row.current) for row in plan)
     lines = [
@@ -98,17 +89,6 @@ def _table(plan: Sequence[Planned]) -> str:
     current, total = sum(each.current for each in answers), sum(each.total for each in answers)
     told = [f"{current} of {total} answers are current"] if total else []
     return "\n".join([*(line.rstrip() for line in lines), "", f"{len(plan)} cells: {by_state}", *told])
-
-
-def _github(plan: Sequence[Planned]) -> str:
-    counts = Counter(row.cell.torch for row in plan if not row.why_not)
-    if not counts:
-        raise EmptySelectionError("no cell of the selection can run", "python -m matrix plan")
-    if len(counts) > JOBS_LIMIT:
-        raise UserError(
-            f"{len(counts)} jobs are more than GitHub takes ({JOBS_LIMIT})", "python -m matrix plan --tier core"
-        )
-    return json.dumps({"include": [{"torch": torch, "cells": count} for torch, count in counts.items()]})
 
 
 _WORDS = {"run": "to run", "recorded": "recorded", "published": "published", "not": "cannot be made"}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from matrix.cells import axes as axes_module
-from matrix.cells.cell import DEVICES
+from matrix.cells.cell import DEVICES, Cell
 from matrix.cells.options import CellOptions
 from matrix.cells.selection import add_selection_options, select
+from matrix.collect import jobs, pipelines
 from matrix.collect.answers import Answers
 from matrix.collect.digest import suite
-from matrix.collect.plan import build, show
-from matrix.errors import ExitCode
+from matrix.collect.plan import as_json, as_table, build
+from matrix.errors import ExitCode, UserError
 from matrix.paths import Paths
 
 NAME = "plan"
@@ -21,7 +23,10 @@ HELP = "show each cell, whether it runs, and why or why not"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_selection_options(parser)
-    parser.add_argument("--format", choices=("table", "json", "github"), default="table")
+    parser.add_argument("--format", choices=("table", "json", "github", "buildkite"), default="table")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="github, buildkite: jobs at most (as many as torch minors)"
+    )
     parser.add_argument("--python", metavar="X.Y", help="the cells' interpreter")
     parser.add_argument("--device", choices=DEVICES, help="the cells' device")
 
@@ -29,6 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(found: argparse.Namespace) -> int:
     """Print the plan."""
     axes, paths = axes_module.load(), Paths.here()
-    answers = Answers(paths, CellOptions(), suite(paths.root))
-    print(show(build(select(found, axes), axes, answers), found.format))
+    cells = select(found, axes)
+    if found.format in ("github", "buildkite"):
+        print(_pipeline(found, [cell for cell in cells if not axes.why_not(cell)], paths))
+        return ExitCode.OK
+    planned = build(cells, axes, Answers(paths, CellOptions(), suite(paths.root)))
+    print(as_json(planned) if found.format == "json" else as_table(planned))
     return ExitCode.OK
+
+
+def _pipeline(found: argparse.Namespace, cells: Sequence[Cell], paths: Paths) -> str:
+    if found.jobs is not None and found.jobs < 1:
+        raise UserError(f"--jobs {found.jobs}: give 1 or more", "python -m matrix plan --format github --jobs 12")
+    count = found.jobs or len({cell.torch for cell in cells})
+    made = jobs.split(jobs.expected(cells, paths.published), count)
+    if found.format == "github":
+        return pipelines.github(made)
+    names = ("tier", "torch", "transformers", "python", "device")
+    return pipelines.buildkite(made, {name: getattr(found, name) for name in names if getattr(found, name)})

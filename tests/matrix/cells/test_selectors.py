@@ -16,7 +16,8 @@ CELLS = [Cell("2.5", "4.53"), Cell("2.6", "4.48"), Cell("2.15", "5.23"), Cell("2
         ("a", ["a"]),
         ("a{b,c}d", ["abd", "acd"]),
         ("{a,b}{c,d}", ["ac", "ad", "bc", "bd"]),
-        ("a{b,c{d,e}}", ["ab", "acd", "ab", "ace"]),
+        ("a{b,c{d,e}}", ["ab", "acd", "ace"]),
+        ("{a{b,c}-*,d{e,f}-*}", ["ab-*", "ac-*", "de-*", "df-*"]),
         ("a{b}", ["ab"]),
     ],
 )
@@ -24,9 +25,10 @@ def test_braces(pattern: str, patterns: list[str]) -> None:
     assert braces(pattern) == patterns
 
 
-def test_an_open_brace_is_an_error() -> None:
+@pytest.mark.parametrize("pattern", ["torch2.{5", "torch2.5}", "}{", "{a{b}"])
+def test_an_open_brace_is_an_error(pattern: str) -> None:
     with pytest.raises(UserError, match="braces"):
-        braces("torch2.{5")
+        braces(pattern)
 
 
 @pytest.mark.parametrize(

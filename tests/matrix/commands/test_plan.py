@@ -42,11 +42,26 @@ def test_the_table_says_what_runs_what_does_not_and_why(capsys: pytest.CaptureFi
     assert rows["1"] == "of 1 answers are current"
 
 
-def test_github_gets_a_job_a_torch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_github_gets_jobs_that_take_equally_long(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--torch", "2.5,2.6", "--transformers", "4.53", "--format", "github"]) == ExitCode.OK
-    assert json.loads(capsys.readouterr().out) == {
-        "include": [{"torch": "2.5", "cells": 1}, {"torch": "2.6", "cells": 1}]
-    }
+    jobs = json.loads(capsys.readouterr().out)["include"]
+    assert [job["select"] for job in jobs] == ["torch2.5-tf{4.53}-py3.11-*", "torch2.6-tf{4.53}-py3.11-*"]
+    options = ["--torch", "2.6", "--transformers", "4.48..4.53", "--jobs", "2"]
+    assert main(["plan", *options, "--format", "github"]) == ExitCode.OK
+    jobs = json.loads(capsys.readouterr().out)["include"]
+    assert [job["cells"] for job in jobs] == [3, 3]
+
+
+def test_buildkite_is_told_what_was_selected(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["plan", "--tier", "smoke", "--device", "cuda", "--jobs", "1", "--format", "buildkite"]
+    assert main(line) == ExitCode.OK
+    command = json.loads(capsys.readouterr().out)["steps"][0]["commands"][-1]
+    assert command.startswith("python -m matrix run --tier=smoke --device=cuda --select '{torch2.5-tf{4.53}-py3.11-*,")
+
+
+def test_no_job_is_none_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--jobs", "0", "--format", "github"]) == ExitCode.USAGE
+    assert "give 1 or more" in capsys.readouterr().err
 
 
 def test_a_matrix_without_a_job_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
