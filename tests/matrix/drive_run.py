@@ -38,7 +38,9 @@ def main(home: str, mode: str, *options: str) -> int:
     def fake(found: object) -> int:
         with mock.patch("matrix.commands.run.suite", return_value=SUITE):
             task = partial(run_group, makes_command=partial(fake_sessions, mode))
-            return run.run_cells(found, axes.load(), paths, command=fake_session(paths.home, mode), task=task)
+            return run.run_cells(
+                found, axes.load(), paths, command=fake_session(paths.home, mode, found.records), task=task
+            )
 
     with mock.patch.object(run, "run", fake):
         return command_line.main(["run", "--device", "cpu", "--disk-budget", "1000", *options])

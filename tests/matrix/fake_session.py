@@ -1,6 +1,6 @@
 """Stands in for the nox session: the real one but for its environment and its suite.
 
-usage: fake_session.py HOME CELL MODE, where MODE may say what one torch does: "pass,2.6=regress"
+usage: fake_session.py HOME CELL MODE [RECORDS], where MODE may say what one torch does: "pass,2.6=regress"
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from matrix.cells.options import CellOptions  # noqa: E402
 from matrix.commands.cell import run_cell  # noqa: E402
 
 
-def main(home: str, name: str, modes: str) -> int:
+def main(home: str, name: str, modes: str, records: str = "") -> int:
     default, *special = modes.split(",")
     cell = Cell.parse(name)
     mode = dict(text.split("=") for text in special).get(cell.torch, default)
     try:
-        return run_cell(cell, CellOptions(device=cell.device), axes.load(), at(Path(home)), command=fake_check(mode))
+        options = CellOptions(device=cell.device, records=Path(records) if records else None)
+        return run_cell(cell, options, axes.load(), at(Path(home)), command=fake_check(mode))
     except KeyboardInterrupt:
         return 130
 

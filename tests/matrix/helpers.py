@@ -33,6 +33,7 @@ def fake_check(mode: str) -> Callable[..., list[str]]:
     return lambda run, part: [sys.executable, str(FAKE_CHECK), str(part), run.cell.id, mode, *map(str, earlier(run))]
 
 
-def fake_session(home: Path, mode: str) -> Callable[[Cell], list[str]]:
+def fake_session(home: Path, mode: str, records: Path | None = None) -> Callable[[Cell], list[str]]:
     """A `CellCommand` of matrix.fanout: a whole session around the fake check."""
-    return lambda cell: [sys.executable, str(FAKE_SESSION), str(home), cell.id, mode]
+    where = [str(records.resolve())] if records else []
+    return lambda cell: [sys.executable, str(FAKE_SESSION), str(home), cell.id, mode, *where]
