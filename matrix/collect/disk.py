@@ -65,6 +65,20 @@ class Keeper:
         freed = before - self.used()
         return f"freed {freed / GB:.1f} GB to stay within {self.budget / GB:.0f} GB" if freed > GB // 10 else ""
 
+    def room_for(self, torch: str, running: Collection[str] = ()) -> str:
+        """Before the first cell of a torch minor, drop the minors that nobody waits for, if the disk asks for it.
+
+        Args:
+            torch: the torch that begins.
+            running: those of which cells run.
+
+        Returns:
+            What was done, or "" when there was room.
+        """
+        if any(self.paths.venvs.glob(f"torch{torch}-*")):
+            return ""
+        return self.make_room({torch, *running})
+
     def _venvs(self) -> list[Path]:
         return [folder for folder in sorted(self.paths.venvs.glob("torch*")) if folder.is_dir()]
 

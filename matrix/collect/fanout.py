@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +76,7 @@ class Fanout:
             while running or (waiting and not self._stops):
                 while waiting and len(running) < self.jobs and not self._stops:
                     cell = waiting.pop(0)
-                    self._make_room(cell, [other for other, _ in running.values()])
+                    self._make_room(cell, {other.torch for other, _ in running.values()})
                     self.display.started(cell)
                     running[pool.submit(self._run_one, cell)] = (cell, time.monotonic())
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -166,12 +166,8 @@ class Fanout:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
 
-    def _make_room(self, cell: Cell, running: Sequence[Cell]) -> None:
-        """Before the first cell of a torch minor, drop the minors that are done, if the disk asks for it."""
-        first = not any(self.paths.venvs.glob(f"torch{cell.torch}-*"))
-        if self.keeper is None or not first:
-            return
-        freed = self.keeper.make_room({cell.torch, *(other.torch for other in running)})
+    def _make_room(self, cell: Cell, running: Collection[str]) -> None:
+        freed = self.keeper.room_for(cell.torch, running) if self.keeper else ""
         if freed:
             self.display.note(freed)
 

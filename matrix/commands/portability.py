@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subject", default="kvconform", help="kvconform, native, exporter or module:attribute")
     parser.add_argument("--torch-backend", metavar="NAME", help="as for run")
     parser.add_argument("--rerun", action="store_true", help="ask also what is answered")
+    parser.add_argument("--disk-budget", default="25", metavar="GB", help="as for run (25)")
     parser.add_argument(
         "--out",
         type=Path,

@@ -21,6 +21,7 @@ from matrix.cells.options import CellOptions
 from matrix.cells.selection import select
 from matrix.collect import fanout, locks, venv
 from matrix.collect.digest import suite_digest
+from matrix.collect.disk import Keeper, parse_budget
 from matrix.collect.session import suite_variables
 from matrix.collect.venv import Made
 from matrix.errors import ExitCode, MakingError, UnresolvedError, UserError
@@ -45,6 +46,7 @@ class Work:
     paths: Paths
     rerun: bool
     make: Make
+    keeper: Keeper
 
     @property
     def folder(self) -> Path:
@@ -81,7 +83,8 @@ def run(found: argparse.Namespace, axes: Axes, paths: Paths, *, make: Make | Non
         return venv.make(cell, axes, paths, torch_backend=found.torch_backend)
 
     digest = suite_digest(paths.root)
-    work = Work(found.subject, digest, paths, found.rerun, make or made)
+    keeper = Keeper(paths, parse_budget(found.disk_budget))
+    work = Work(found.subject, digest, paths, found.rerun, make or made, keeper)
     known = load_known()
     out = found.out or paths.portability
     unmade: dict[Cell, str] = {}
@@ -109,13 +112,17 @@ def _fill(work: Work, cells: Sequence[Cell]) -> dict[Cell, str]:
             savers.append(cell)
         except (UnresolvedError, MakingError) as error:
             unmade[cell] = error.message
-    for cell in savers:
+    # Backwards, so that the environments which were made last, and are still there, are asked first.
+    for cell in reversed(savers):
         _act(work, cell, [(saver, cell) for saver in savers])
     return unmade
 
 
 def _act(work: Work, cell: Cell, pairs: Sequence[tuple[Cell, Cell | None]]) -> None:
     """Run in one cell what is not answered yet: saving (no loader), or loading from each saver."""
+    freed = work.keeper.room_for(cell.torch)
+    if freed:
+        print(freed, flush=True)
     with locks.hold(work.paths.locks / f"{cell.venv}.lock", f"cell {cell.id}"):
         made = work.make(cell)
         for saver, loader in pairs:

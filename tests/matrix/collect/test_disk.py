@@ -68,6 +68,17 @@ def test_what_nobody_waits_for_goes(
     assert cleaned == [["cache", "clean", "--quiet", "nvidia-cublas-cu12", "torch", "triton"]]
 
 
+def test_room_is_made_once_a_torch_and_not_of_what_runs(
+    paths: Paths, cache: Path, cleaned: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "MINOR_COST", MB)
+    gone, running = (environment(paths, torch, cache) for torch in ("2.5", "2.6"))
+    assert Keeper(paths, 1).room_for("2.5") == ""
+    assert gone.exists()
+    Keeper(paths, 1).room_for("2.7", {"2.6"})
+    assert (gone.exists(), running.exists()) == (False, True)
+
+
 def test_other_folders_of_nox_are_left_alone(
     paths: Paths, cache: Path, cleaned: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
