@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +23,7 @@ from matrix.records.optin import joined
 from matrix.render.grid import Results, results
 from matrix.render.site import build
 from tests.matrix.factories import record, run
+from tests.matrix.render.browsing import CHROMIUM, DESKTOP, FLAGS, PHONE, Quiet
 
 NASTY = '<img src=x onerror=alert(1)> & "quotes" </pre></script><script>alert(2)</script> \x07\x1b[31m\ud800'
 PATCHED = "kvconform with patches"
@@ -167,3 +173,59 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     since = [publication(earlier_runs(), site_runs(), Baseline(ROWS))]
     build.write(found, folder, published, "https://example.org/kvconform", small_axes(), publications=since)
     return folder
+
+
+@pytest.fixture(scope="module")
+def served(site: Path) -> Iterator[str]:
+    """A server that has the output folder and nothing else."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Any]:
+    """Opens a page in a context of its own; requests elsewhere, errors and messages fail the test."""
+    contexts, noise = [], []
+
+    def open_page(address: str, line: dict[str, Any] | None = None, **options: Any) -> Any:
+        contexts.append(browser.new_context(**options))
+        opened = contexts[-1].new_page()
+        if line is not None:
+            client = contexts[-1].new_cdp_session(opened)
+            client.send("Network.enable")
+            client.send("Network.emulateNetworkConditions", line)
+        origin = address.split("/", 3)[2]
+        opened.on("request", lambda request: noise.append(request.url) if origin not in request.url else None)
+        opened.on("pageerror", lambda error: noise.append(str(error)))
+        opened.on("console", lambda message: noise.append(message.text))
+        opened.on("dialog", lambda dialog: noise.append(dialog.message))
+        opened.goto(address)
+        return opened
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [one for one in noise if not one.startswith("data:")] == []
+
+
+@pytest.fixture(params=["server", "file"])
+def address(request: pytest.FixtureRequest, site: Path, served: str) -> str:
+    return served if request.param == "server" else f"{site.as_uri()}/index.html"
+
+
+@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
+def size(request: pytest.FixtureRequest) -> dict[str, int]:
+    return request.param  # type: ignore[no-any-return]

@@ -2,97 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
-import shutil
 import sys
-import threading
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from matrix.judge.failures import DEFAULT as FAILURES
+from tests.matrix.render.browsing import BROWSER, MASKS, SLOW, fits
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 POSTED = tomllib.loads((Path(__file__).parents[2] / "posted_errors.toml").read_text(encoding="utf-8"))["posted"]
-MASKS = "AssertionError: Current active mode <proxy_tensor.ProxyTorchDispatchMode object at 0x7fb8> not registered"
-SLOW = {"offline": False, "latency": 40, "downloadThroughput": 1.6e6 / 8, "uploadThroughput": 0.75e6 / 8}
 USABLE = 1000
 """Milliseconds until the look-up answers, on a quarter of this processor at 1.6 Mb/s."""
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
-    # Playwright's own loop closes after the test that used it last.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of the base
-        pass
-
-
-@pytest.fixture(scope="module")
-def served(site: Path) -> Iterator[str]:
-    """A server that has the output folder and nothing else."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(site)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Any]:
-    """Opens a page in a context of its own; requests elsewhere, errors and messages fail the test."""
-    contexts, noise = [], []
-
-    def open_page(address: str, **options: Any) -> Any:
-        contexts.append(browser.new_context(**options))
-        opened = contexts[-1].new_page()
-        origin = address.split("/", 3)[2]
-        opened.on("request", lambda request: noise.append(request.url) if origin not in request.url else None)
-        opened.on("pageerror", lambda error: noise.append(str(error)))
-        opened.on("console", lambda message: noise.append(message.text))
-        opened.on("dialog", lambda dialog: noise.append(dialog.message))
-        opened.goto(address)
-        return opened
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert [one for one in noise if not one.startswith("data:")] == []
-
-
-@pytest.fixture(params=["server", "file"])
-def address(request: pytest.FixtureRequest, site: Path, served: str) -> str:
-    return served if request.param == "server" else f"{site.as_uri()}/index.html"
-
-
-@pytest.fixture(params=[{"width": 1400, "height": 900}, {"width": 390, "height": 844}], ids=["desktop", "phone"])
-def size(request: pytest.FixtureRequest) -> dict[str, int]:
-    return request.param  # type: ignore[no-any-return]
-
-
-def fits(page: Any) -> bool:
-    """Whether nothing but the inside of a region scrolls sideways."""
-    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+pytestmark = BROWSER
 
 
 def test_does_my_pair_work(visit: Any, address: str, size: dict[str, int]) -> None:
@@ -124,32 +49,6 @@ def test_a_selected_pair_stands_in_the_address(visit: Any, address: str) -> None
     assert page.input_value("select[name=torch]") == "2.7"
 
 
-def test_which_pair_should_i_use(visit: Any, address: str, size: dict[str, int]) -> None:
-    page = visit(address, viewport=size)
-    page.click("#which-pair a >> nth=0")
-    page.wait_for_url("**/pins/plain/**")
-    assert page.locator("main b").first.inner_text() == "torch 2.15.1 with transformers 5.23.3."
-    assert "torch==2.15.1\n" in page.locator("pre").first.inner_text()
-    assert "It is the newest transformers" in page.locator("main").inner_text()
-    assert fits(page)
-
-
-def test_is_my_error_known(visit: Any, address: str, size: dict[str, int]) -> None:
-    page = visit(address, viewport=size)
-    page.fill("textarea", f"a log\nE   {MASKS}")
-    page.click("text=Look it up")
-    answer = page.locator("#explain output")
-    assert answer.inner_text().startswith("Known.")
-    assert "transformers 5.0, or torch 2.9" in answer.inner_text()
-    assert fits(page)
-    answer.locator("a").click()
-    page.wait_for_url("**/failure/vmap-masks/**")
-    assert "or use transformers 5.0 or later" in page.locator("main").inner_text()
-    page.go_back()
-    page.fill("textarea", "hello")
-    assert "Unknown: none of the" in page.locator("#explain output").inner_text()
-
-
 def test_a_message_that_no_page_explains_is_found_among_all_that_were_recorded(visit: Any, served: str) -> None:
     page = visit(served)
     fetched: list[str] = []
@@ -163,14 +62,6 @@ def test_a_message_that_no_page_explains_is_found_among_all_that_were_recorded(v
     assert [url.rpartition("/")[2] for url in fetched] == ["messages.json"]
     answer.locator("a").click()
     page.wait_for_url("**/pair/2.9/5.0/**")
-
-
-def test_what_broke(visit: Any, address: str, size: dict[str, int]) -> None:
-    page = visit(address, viewport=size)
-    page.click("#what-broke >> text=transformers 5.0")
-    page.wait_for_url("**/transformers/5.0/**")
-    assert "What it broke and repaired, against 4.57" in page.locator("main").inner_text()
-    assert fits(page)
 
 
 def test_the_page_and_the_command_answer_alike(visit: Any, served: str) -> None:
@@ -284,11 +175,14 @@ KINDS = (
     "",
     "pair/2.8/4.57",
     "pair/2.7/5.23",
+    "pair/2.8/5.23",
     "pair/2.9/5.0",
     "torch/2.9",
     "transformers/5.0",
     "failure",
     "failure/vmap-masks",
+    "architecture",
+    "architecture/qwen3-moe",
 )
 KINDS += ("check", "check/model/exported-decode", "pins", "pins/newest", "changes", "data")
 
