@@ -53,6 +53,9 @@ def text(change: ReleaseChanges, subjects: Sequence[str], *, whole: bool = False
     if not change.beside:
         return f"{head}: unknown, for no {other} was measured with both"
     lines = [f"{head}, with {other} {', '.join(change.beside)}:"]
+    if change.suites:
+        left = f"; {change.left} checks that only one of them asks are left out" if change.left else ""
+        lines.append(f"  asked by different suites, so that a difference may be the check's{left}")
     for subject in subjects:
         own = [one for one in change.changes if one.subject == subject]
         lines.append(f"  {wording.subject_name(subject)}: {'' if own else _nothing(change, subject)}".rstrip())

@@ -76,6 +76,21 @@ def test_every_kind_of_address_is_there(site: Path) -> None:
         assert (site / address / "index.html").is_file(), address
 
 
+def test_the_addresses_that_the_documents_name_are_there(site: Path) -> None:
+    root = Path(__file__).parents[3]
+    table = re.findall(r"^\| (`/[^|]*) \|", (root / "docs" / "reading-the-table.md").read_text("utf-8"), re.MULTILINE)
+    named = [address for cell in table for address in re.findall(r"`/([^`]*)`", cell)]
+    named += re.findall(
+        r"`((?:pair|pins|transformers|changes|index\.html)[/#][^` ]*)`", (root / "README.md").read_text("utf-8")
+    )
+    assert len(named) >= 15
+    for address in named:
+        path, fragment = urldefrag(address)
+        there = site / path / "index.html" if path.endswith("/") or not path else site / path
+        assert there.is_file(), address
+        assert not fragment or f'id="{fragment}"' in there.read_text(encoding="utf-8"), address
+
+
 def test_no_link_is_dead_and_none_asks_another_server(site: Path) -> None:
     pages = {path: Page(path) for path in html(site)}
     ids = {path: {value for _, name, value in page.attributes if name == "id"} for path, page in pages.items()}
