@@ -125,5 +125,19 @@ def guards_the_next_dimension(export: Any) -> Any:
     return wrong
 
 
+@spoils("windows-in-pieces")
+def gives_the_window_alone(update: Any) -> Any:
+    """A piece that crosses the window gets one token before it too few."""
+
+    @functools.wraps(update)
+    def wrong(*args: Any, **named: Any) -> Any:
+        keys, values = update(*args, **named)
+        keys = keys.clone()
+        keys[:, :, 0] = 0
+        return keys, values
+
+    return wrong
+
+
 def _shape_env_of(captured: Any) -> Any:
     return importlib.import_module("torch.export.exported_program")._get_shape_env(captured)

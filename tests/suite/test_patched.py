@@ -7,6 +7,7 @@ import pytest
 from mutants.patched import SPOILED, spoiled
 
 from kvconform import patch_functions, register_flattening_functions
+from kvconform.checks import oracle, rivals
 from kvconform.checks.errors import ExpectationError
 from kvconform.patches import PATCHES, Need, answer, applied, patches_needed
 from kvconform_conformance import test_dynamic_shape as dynamic_shape
@@ -28,6 +29,7 @@ NOTICED_BY = {
     "branch-on-position": "bamba-decode",
     "returned-objects": "strict",
     "guarded-objects": "strict",
+    "windows-in-pieces": "pieces",
 }
 
 
@@ -35,6 +37,11 @@ def exports(name: str) -> None:
     if name == "strict":
         step = next(example for example in dynamic_shape.DYNAMIC if example.name == "dynamic-two-layers")
         dynamic_shape.test_strict(None, step)
+        return
+    if name == "pieces":
+        stream = next(one for one in rivals.STREAMS if one.name == "pieces")
+        rival = next(one for one in rivals.WINDOWED if one.name == "sliding-window-cache")
+        oracle.expect_same_stream(rival, stream)
         return
     expect_exports_with_mask(next(asked for asked in MASKED if asked.name == name))
 

@@ -29,5 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(f"{patch.name:{width}}  {found_here.need.value:14}  {found_here.reason}\n")
         sys.stdout.write(f"{'':{width}}  {'':14}  replaces {patch.replaces}\n")
         sys.stdout.write(f"{'':{width}}  {'':14}  because {patch.why}; see {patch.page}\n")
+        if patch.repairs:
+            sys.stdout.write(f"{'':{width}}  {'':14}  a repair: eager results change, which are wrong without it\n")
     sys.stdout.write("\n`with kvconform.exportable():` enters those that are needed, and registers the caches.\n")
     return 0

@@ -14,6 +14,7 @@ from kvconform.patches import (
     slice_of_modules,
     sliding_windows,
     vmap_masks,
+    windows_in_pieces,
 )
 from kvconform.patches.patch import Answer, Need, Patch
 
@@ -28,6 +29,7 @@ PATCHES: tuple[Patch, ...] = (
     branch_on_position.PATCH,
     returned_objects.PATCH,
     guarded_objects.PATCH,
+    windows_in_pieces.PATCH,
 )
 """Every patch, in the order in which they are entered."""
 

@@ -26,7 +26,7 @@ from kvconform import probes
 from kvconform.patches.patch import Answer, Patch, Replacement, needed, not_applicable, not_needed
 from kvconform.patches.tracing import is_traced
 
-__all__ = ["PATCH"]
+__all__ = ["PATCH", "counter_of"]
 
 _GROWING = ("DynamicSlidingWindowLayer",)
 _ALLOCATED = ("StaticSlidingWindowLayer", "SlidingWindowLayer", "ChunkedSlidingLayer")
@@ -36,10 +36,10 @@ _PROBED_WINDOW = 8
 def _classes(names: tuple[str, ...]) -> list[type]:
     """The layer classes of these names that have an `update` of their own and count in an int."""
     found = [cls for cls in map(probes.cache_class, names) if cls is not None and "update" in vars(cls)]
-    return [cls for cls in found if _counter_of(cls) is not None]
+    return [cls for cls in found if counter_of(cls) is not None]
 
 
-def _counter_of(cls: type) -> str | None:
+def counter_of(cls: type) -> str | None:
     """The attribute in which a sliding layer counts its tokens, as an int."""
     code = {name for base in cls.__mro__ for name in _names_set_by(vars(base).get("__init__"))}
     return next((name for name in ("cumulative_length_int", "cumulative_length") if name in code), None)
@@ -241,7 +241,7 @@ def _replacements() -> tuple[Replacement, ...]:
             Replacement(cls, "get_mask_sizes", _sizes_of_growing),
         ]
     for cls in _classes(_ALLOCATED):
-        counter = str(_counter_of(cls))
+        counter = str(counter_of(cls))
         found += [
             Replacement(cls, "update", _fill(counter, _lazy_arguments(cls))),
             Replacement(cls, "get_mask_sizes", _sizes_of_allocated(counter)),
