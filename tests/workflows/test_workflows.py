@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,8 @@ def test_a_night_that_regressed_is_red_and_published_and_the_next_one_keeps_it(m
     assert [path.name for path in second.artifacts.glob("*/*.jsonl")] == [f"{CELL}-cpu.jsonl"]
     assert {run.cell for run in parquet.read(store(second))} == {f"{CELL}-cpu", f"{CELL}-cuda"}
     assert "\n2 cells, " in second.steps("matrix report --summary")[0].output
+    since = json.loads((second.pages / "data" / "publications.json").read_text(encoding="utf-8"))["publications"]
+    assert [each["cells"] for each in since] == [[f"{CELL}-cpu"], [f"{CELL}-cuda"]]
 
 
 def test_a_pull_request_runs_sessions_that_there_are(machine: Machine) -> None:
