@@ -50,9 +50,10 @@ def _sees_all(cls: Any) -> bool:
     held, layer = [torch.zeros(1, 1, 4, 1), torch.zeros(1, 1, 4, 1)], object.__new__(cls)
     layer.max_cache_len = layer.sliding_window = 4
     if probes.has_layers():
-        layer.keys, layer.values, layer.device, index = *held, held[0].device, ()
+        layer.keys, layer.values, layer.device = *held, held[0].device
     else:
-        layer.key_cache, layer.value_cache, index = [held[0]], [held[1]], (0,)
+        layer.key_cache, layer.value_cache = [held[0]], [held[1]]
+    index = () if probes.has_layers() else (0,)
     keys = held[0]
     for first in (0, 3):
         new = torch.arange(first + 1.0, first + 4).reshape(1, 1, 3, 1)
