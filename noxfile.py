@@ -31,7 +31,7 @@ PARALLEL: dict[str, Any] = (
 )
 TESTED_WITH = ("torch==2.15.*", "transformers==5.23.*")
 HOST = ("-r", "requirements.txt", "-r", "requirements-machines.txt")
-TESTS = ("hypothesis", "jsonschema", "playwright", "axe-playwright-python")
+TESTS = ("hypothesis", "jsonschema", "playwright", "axe-playwright-python", "pyyaml")
 
 CODES = nox_support.ExitCodes()
 try:

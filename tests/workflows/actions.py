@@ -293,5 +293,7 @@ def _look_up(path: str, context: dict[str, Any]) -> Any:
 
 def variables(stand_ins: Path, **more: str) -> dict[str, str]:
     """The variables of every step: those of this process that say where things are, and stand-ins first on the path."""
-    kept = {name: os.environ[name] for name in ("HOME", "PATH", "TMPDIR", "LANG") if name in os.environ}
+    names = {"HOME", "PATH", "TMPDIR", "LANG", "http_proxy", "https_proxy", "no_proxy"}
+    where = ("UV_", "PIP_", "SSL_", "REQUESTS_")  # how this machine reaches its package index
+    kept = {name: value for name, value in os.environ.items() if name in names or name.startswith(where)}
     return {**kept, "PATH": f"{stand_ins}{os.pathsep}{kept['PATH']}", **more}

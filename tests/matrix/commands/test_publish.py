@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,15 @@ import pytest
 from matrix.__main__ import main
 from matrix.cells.axes import Axes
 from matrix.cells.options import CellOptions
+from matrix.commands import publish
 from matrix.commands.cell import run_cell
 from matrix.errors import ExitCode
 from matrix.judge import publications
 from matrix.paths import Paths
 from matrix.records import parquet
-from matrix.records.lines import Selection
+from matrix.records.lines import Selection, dump
 from tests.matrix import factories
-from tests.matrix.helpers import CELL, fake_check
+from tests.matrix.helpers import CELL, SUITE, fake_check
 
 
 def test_answers_are_published_once_and_complete(
@@ -102,3 +104,55 @@ def test_a_torn_published_file_is_not_written_over(
     assert main(["publish"]) == ExitCode.USAGE
     assert "next: git checkout" in capsys.readouterr().err
     assert Path(paths.published).read_bytes() == b"PAR1"
+
+
+def test_a_record_of_another_machine_is_taken_over_under_any_name(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KVCONFORM_HOME", str(paths.home))
+    monkeypatch.setattr(publish, "suite", lambda _: SUITE)
+    run = factories.run(factories.record(sources="DIGEST"), factories.record("device/cuda"))
+    about = replace(run.environment, cell=CELL.on("cuda").id, device="cuda", gpu="NVIDIA H100")
+    on_gpu = replace(run, environment=about)
+    (tmp_path / "mine.jsonl").write_text(dump(on_gpu), encoding="utf-8")
+    # What this machine answered itself is another thing.
+    factories.write(paths.records, run)
+    # A run of two checks leaves rows of the baseline without a match, which is not what this is about.
+    assert main(["publish", str(tmp_path / "mine.jsonl")]) == ExitCode.REGRESSION
+    said = capsys.readouterr().out
+    assert f"mine.jsonl: {on_gpu.cell}, 2 checks asked on NVIDIA H100 at 2026-11-21T10:00:00Z" in said
+    assert "1 of 2 answers are about the sources of this checkout" in said
+    assert parquet.read(paths.published) == [on_gpu]
+    page = json.loads((paths.site / "pair" / "2.5" / "4.53" / "data.json").read_text(encoding="utf-8"))
+    assert [cell["device"] for cell in page["cells"]] == ["cuda"]
+    assert main(["publish", str(tmp_path / "mine.jsonl")]) == ExitCode.REGRESSION
+    assert "it is published already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"selection": Selection(categories=("device",))}, "only --category device was asked"),
+        ({"subjects": ("native",)}, "only native was asked"),
+        ({"cell": "torch2.6-tf4.53-py3.11-cuda"}, "ran torch 2.5.1"),
+    ],
+)
+def test_a_record_that_cannot_be_taken_over_says_why(
+    paths: Paths,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    change: dict[str, object],
+    why: str,
+) -> None:
+    monkeypatch.setenv("KVCONFORM_HOME", str(paths.home))
+    monkeypatch.setattr(publish, "suite", lambda _: SUITE)
+    run = factories.run(factories.record())
+    parquet.write(paths.published, [factories.run(factories.record(), torch="2.7")])
+    wrong = replace(run, environment=replace(run.environment, **change))  # type: ignore[arg-type]
+    (tmp_path / "mine.jsonl").write_text(dump(wrong), encoding="utf-8")
+    assert main(["publish", str(tmp_path / "mine.jsonl")]) == ExitCode.USAGE
+    said = capsys.readouterr()
+    assert why in said.out + said.err
+    assert len(parquet.read(paths.published)) == 1
