@@ -51,7 +51,7 @@ def conformance(session: nox.Session, torch: str, transformers: str) -> None:
     """Measure one cell: make its environment, run the suite in it, judge its record.
 
     Options after `--`: -k EXPR, --subject S, --category C, --device auto|cpu|cuda, --torch-backend NAME, --fresh,
-    --timeout SECONDS, --jobs N, --python X.Y, --records DIR.
+    --timeout SECONDS, --jobs N, --python X.Y, --extra NAME, --records DIR.
 
     Exit codes: 0 no regression; 1 a regression or a stale baseline row; 2 usage; 3 nothing selected; 4 the environment
     could not be made; 130 interrupted.
@@ -61,7 +61,7 @@ def conformance(session: nox.Session, torch: str, transformers: str) -> None:
         return
     try:
         asked = options.parse(session.posargs)
-        cell = Cell(torch, transformers, asked.python)
+        cell = Cell(torch, transformers, asked.python, extra=asked.extra)
         code = cells.run_cell(cell, asked, AXES, Paths.here())
     except UserError as error:
         print(error.render(), file=sys.stderr)  # noqa: T201 - the session's own words, not nox's

@@ -50,11 +50,13 @@ class Unresolvable:
 
 @dataclass(frozen=True)
 class TierRow:
-    """A product of ranges, and why the tier has it."""
+    """A product of ranges, and why the tier has it; `python` is a range too, `extra` one name."""
 
     torch: str
     transformers: str
     why: str
+    python: str = ""
+    extra: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Axes:
     transformers: Mapping[str, Release]
     unresolvable: tuple[Unresolvable, ...]
     tiers: Mapping[str, tuple[TierRow, ...]]
+    extras: Mapping[str, tuple[str, ...]]
 
     def known(self, axis: str) -> list[str]:
         """Every minor of an axis, the default ones and the others, ordered."""
@@ -109,7 +112,10 @@ class Axes:
     def _row_cells(self, row: TierRow) -> list[Cell]:
         torches = expand("torch", row.torch, self.known("torch"))
         transformers = expand("transformers", row.transformers, self.known("transformers"))
-        return [Cell(t, f, self.python) for t in torches for f in transformers]
+        if row.extra and row.extra not in self.extras:
+            raise UserError(f"unknown extra {row.extra!r}; there are {', '.join(self.extras)}", "python -m matrix plan")
+        pythons = _pythons(row.python or self.python)
+        return [Cell(t, f, p, extra=row.extra) for t in torches for f in transformers for p in pythons]
 
     def _tier_sets(self) -> dict[str, set[Cell]]:
         # Computed once for an object that never changes; nox asks for every pair on the axes.
@@ -196,6 +202,7 @@ def loads(text: str) -> Axes:
             name: tuple(_row(TierRow, row, f"tiers.{name}[{at}]") for at, row in enumerate(rows))
             for name, rows in _table(data, "tiers").items()
         },
+        extras={name: _strings(data, "extras", name) for name in _table(data, "extras")},
     )
     _check_references(axes)
     return axes
@@ -213,6 +220,7 @@ def dumps(axes: Axes) -> str:
     lines += ["", "[unresolvable]", *_array("rows", axes.unresolvable), "", "[tiers]"]
     for name, rows in axes.tiers.items():
         lines += _array(name, rows)
+    lines += ["", "[extras]", *(f"{name} = {_toml(list(lines))}" for name, lines in axes.extras.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -287,6 +295,16 @@ def _strings(data: dict[str, Any], table: str, key: str) -> tuple[str, ...]:
     return tuple(values)
 
 
+def _pythons(text: str) -> list[str]:
+    """The minors of Python that a range names: "3.12..3.14", "3.10,3.12"."""
+    found: list[str] = []
+    for part in text.split(","):
+        first, _, last = part.partition("..")
+        minors = [Version(each).minor for each in (first, last or first)]
+        found += [f"3.{minor}" for minor in range(minors[0], minors[1] + 1)]
+    return found
+
+
 def _within(python: str, wheels: str) -> bool:
     first, _, last = wheels.partition("..")
     return Version(first) <= Version(minor_of(python)) <= Version(last)
@@ -298,6 +316,8 @@ def _toml(value: Any) -> str:
 
 def _inline(row: object, *, leave_out: str = "") -> str:
     pairs = [(field.name, getattr(row, field.name)) for field in fields(row)]  # type: ignore[arg-type]
+    if isinstance(row, TierRow):
+        pairs = [(name, value) for name, value in pairs if value or name not in ("python", "extra")]
     return "{ " + ", ".join(f"{name} = {_toml(value)}" for name, value in pairs if name != leave_out) + " }"
 
 

@@ -15,7 +15,10 @@ MOVING = {"torch": "nightly", "transformers": "main"}
 DEVICES = ("cpu", "cuda")
 DEFAULT_PYTHON = "3.11"
 
-_ID = re.compile(r"torch(?P<torch>[^-]+)-tf(?P<transformers>[^-]+)-py(?P<python>[^-]+)-(?P<device>[a-z]+)")
+_ID = re.compile(
+    r"torch(?P<torch>[^-]+)-tf(?P<transformers>[^-]+)-py(?P<python>[^-+]+)"
+    r"(\+(?P<extra>[a-z]+))?-(?P<device>[a-z]+)"
+)
 _BEYOND = Version("99999")
 
 
@@ -44,12 +47,21 @@ def is_axis_value(axis: str, value: str) -> bool:
 
 @dataclass(frozen=True)
 class Cell:
-    """One environment. The strings are axis values: a minor ("2.5"), a full version ("2.5.0"), "nightly" or "main"."""
+    """One environment.
+
+    Attributes:
+        torch: an axis value: a minor ("2.5"), a full version ("2.5.0") or "nightly".
+        transformers: the same, or "main".
+        python: a minor, or a full version.
+        device: one of `DEVICES`.
+        extra: what is installed beside what every cell has, by its name in `cells.toml`; empty for nothing.
+    """
 
     torch: str
     transformers: str
     python: str = DEFAULT_PYTHON
     device: str = "cpu"
+    extra: str = ""
 
     def __post_init__(self) -> None:
         for axis in ("torch", "transformers", "python"):
@@ -59,6 +71,8 @@ class Cell:
                 raise UserError(message, "python -m matrix plan")
         if self.device not in DEVICES:
             raise UserError(f"{self.device!r} is no device: cpu or cuda", "python -m matrix plan")
+        if not re.fullmatch("[a-z]*", self.extra):
+            raise UserError(f"{self.extra!r} is no name of something to install beside", "python -m matrix plan")
 
     @property
     def id(self) -> str:
@@ -68,7 +82,12 @@ class Cell:
     @property
     def venv(self) -> str:
         """The name of its virtual environment: the id without the device, since one serves both devices."""
-        return f"torch{self.torch}-tf{self.transformers}-py{self.python}"
+        return f"torch{self.torch}-tf{self.transformers}-py{self.interpreter}"
+
+    @property
+    def interpreter(self) -> str:
+        """Its Python, and what is installed beside what every cell has: `3.11`, `3.11+optree`."""
+        return f"{self.python}+{self.extra}" if self.extra else self.python
 
     @property
     def moving(self) -> bool:
@@ -76,14 +95,25 @@ class Cell:
         return self.torch == MOVING["torch"] or self.transformers == MOVING["transformers"]
 
     @property
-    def order(self) -> tuple[Version, Version, Version, str]:
+    def order(self) -> tuple[Version, Version, Version, str, str]:
         """Sorts cells by torch, then transformers, then Python, as versions."""
-        return version_key(self.torch), version_key(self.transformers), Version(self.python), self.device
+        return version_key(self.torch), version_key(self.transformers), Version(self.python), self.extra, self.device
 
     @property
     def session(self) -> str:
-        """The nox session that runs the cell (its Python and device follow after `--`)."""
+        """The nox session that runs the cell; `to_argv` follows after `--`."""
         return f"conformance(torch={self.torch!r}, transformers={self.transformers!r})"
+
+    def to_argv(self) -> list[str]:
+        """The options of the session that its name does not tell."""
+        options = [] if self.python == DEFAULT_PYTHON else [f"--python={self.python}"]
+        return [*options, *([f"--extra={self.extra}"] if self.extra else []), f"--device={self.device}"]
+
+    @property
+    def command(self) -> str:
+        """The command that runs the cell."""
+        options = [option for option in self.to_argv() if option != "--device=cpu"]
+        return " ".join([f'python -m nox -s "{self.session}"', *(["--", *options] if options else [])])
 
     def on(self, device: str) -> Cell:
         """The same cell on another device."""
@@ -99,7 +129,7 @@ class Cell:
         match = _ID.fullmatch(text)
         if match is None:
             raise UserError(f"{text!r} is no cell id: torch2.5-tf4.53-py3.11-cpu is one", "python -m matrix plan")
-        return cls(**match.groupdict())
+        return cls(**{name: value or "" for name, value in match.groupdict().items()})
 
     def to_json(self) -> dict[str, str]:
         """The cell as the plan shows it."""
@@ -109,12 +139,13 @@ class Cell:
             "transformers": self.transformers,
             "python": self.python,
             "device": self.device,
+            "extra": self.extra,
         }
 
     @classmethod
     def from_json(cls, data: dict[str, str]) -> Cell:
         """The inverse of `to_json`."""
-        return cls(data["torch"], data["transformers"], data["python"], data["device"])
+        return cls(data["torch"], data["transformers"], data["python"], data["device"], data.get("extra", ""))
 
 
 _EXAMPLE = {"torch": "2.5", "transformers": "4.53", "python": "3.11"}

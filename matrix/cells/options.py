@@ -34,6 +34,7 @@ class CellOptions:
     timeout: float | None = None
     jobs: int | None = None
     python: str = DEFAULT_PYTHON
+    extra: str = ""
     records: Path | None = None
 
     @property
@@ -68,6 +69,7 @@ class CellOptions:
             "--records": self.records,
             "--device": None if self.device == "auto" else self.device,
             "--python": None if self.python == DEFAULT_PYTHON else self.python,
+            "--extra": self.extra or None,
         }
         for flag, value in pairs.items():
             argv += [] if value is None else [f"{flag}={value}" if flag.startswith("--") else f"{flag}{value}"]
@@ -107,8 +109,9 @@ def add_cell_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rerun", action="store_true", help="ask every check, also those whose answer still holds")
     parser.add_argument("--timeout", type=_positive, metavar="SECONDS", help="limit of one check")
     parser.add_argument(
-        "--python", default=DEFAULT_PYTHON, metavar="X.Y", help=f"the cell's interpreter ({DEFAULT_PYTHON})"
+        "--python", metavar="X.Y", help=f"the cell's interpreter (that of its tier, else {DEFAULT_PYTHON})"
     )
+    parser.add_argument("--extra", metavar="NAME", help="install this beside: optree")
     parser.add_argument("--records", type=Path, metavar="DIR", help="where the record goes instead of .cache/records")
 
 
@@ -146,7 +149,8 @@ def from_namespace(found: argparse.Namespace) -> CellOptions:
         rerun=found.rerun,
         timeout=found.timeout,
         jobs=getattr(found, "jobs", None),
-        python=found.python,
+        python=found.python or DEFAULT_PYTHON,
+        extra=found.extra or "",
         records=found.records.resolve() if found.records else None,
     )
 

@@ -13,7 +13,7 @@ from matrix.cells.ranges import expand
 
 def add_selection_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that select cells; `plan`, `run` and `checks` share them."""
-    parser.add_argument("--tier", metavar="NAME", help="smoke, core, full or upstream")
+    parser.add_argument("--tier", metavar="NAME", help="smoke, core, full, upstream, python, optree or patch")
     parser.add_argument(
         "--select", action="append", default=[], metavar="GLOB", help="such as 'torch2.{5,6}-*'; may repeat"
     )
@@ -60,6 +60,8 @@ def _elsewhere(found: argparse.Namespace) -> dict[str, str]:
     moved = {}
     if getattr(found, "python", None):
         moved["python"] = found.python
+    if getattr(found, "extra", None):
+        moved["extra"] = found.extra
     if getattr(found, "device", None) in DEVICES:
         moved["device"] = found.device
     return moved

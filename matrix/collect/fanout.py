@@ -194,9 +194,8 @@ def session_command(options: CellOptions, paths: Paths) -> CellCommand:
 
     def command(cell: Cell) -> list[str]:
         base = [sys.executable, "-m", "nox", "--no-color" if not sys.stdout.isatty() else "--force-color"]
-        device = [f"--device={cell.device}"]
         noxfile = str(paths.root / "noxfile.py")
-        return [*base, "--noxfile", noxfile, "--session", cell.session, "--", *options.to_argv(), *device]
+        return [*base, "--noxfile", noxfile, "--session", cell.session, "--", *options.to_argv(), *cell.to_argv()]
 
     return command
 

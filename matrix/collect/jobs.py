@@ -46,12 +46,12 @@ class Job:
     @property
     def select(self) -> str:
         """The glob over ids that selects its cells in their tier, on any device; braces nest."""
-        groups = dict.fromkeys((cell.torch, cell.python) for cell in self.cells)
+        groups = dict.fromkeys((cell.torch, cell.interpreter) for cell in self.cells)
         each = [self._glob(torch, python) for torch, python in groups]
         return each[0] if len(each) == 1 else f"{{{','.join(each)}}}"
 
     def _glob(self, torch: str, python: str) -> str:
-        names = [cell.transformers for cell in self.cells if (cell.torch, cell.python) == (torch, python)]
+        names = [cell.transformers for cell in self.cells if (cell.torch, cell.interpreter) == (torch, python)]
         return f"torch{torch}-tf{{{','.join(names)}}}-py{python}-*"
 
 

@@ -42,7 +42,12 @@ class Question:
 def question(cell: Cell, axes: Axes, paths: Paths, torch_backend: str | None, extra: tuple[str, ...] = ()) -> Question:
     """The question of a cell: its two releases, what the library and its suite need, and the packages of `extra`."""
     return Question(
-        requirements=(*_releases(cell, axes), *_own_requirements(paths.root / "pyproject.toml"), *extra),
+        requirements=(
+            *_releases(cell, axes),
+            *_own_requirements(paths.root / "pyproject.toml"),
+            *_beside(cell, axes),
+            *extra,
+        ),
         options=_options(cell, torch_backend),
         python=cell.python,
         name=cell.venv,
@@ -98,6 +103,10 @@ def _releases(cell: Cell, axes: Axes) -> tuple[str, str]:
     if cell.transformers == MOVING["transformers"]:
         return torch, f"transformers @ {TRANSFORMERS_MAIN}"
     return torch, _pin("transformers", cell.transformers)
+
+
+def _beside(cell: Cell, axes: Axes) -> tuple[str, ...]:
+    return axes.extras[cell.extra] if cell.extra else ()
 
 
 def _pin(package: str, value: str) -> str:

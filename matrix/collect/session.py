@@ -94,7 +94,7 @@ def collect(run: Run, outcome: Outcome, command: Command | None = None) -> Colle
     record = settle(part, run.record)
     if interrupted:
         raise KeyboardInterrupt
-    return Collected(code, record, f'python -m nox -s "{run.cell.session}"')
+    return Collected(code, record, run.cell.command)
 
 
 def check_command(run: Run, python: Path, part: Path) -> list[str]:
@@ -173,6 +173,9 @@ def _make_venv(run: Run, outcome: Outcome) -> Path:
 
 
 def _expect_possible(run: Run) -> None:
+    extras = run.axes.extras
+    if run.cell.extra and run.cell.extra not in extras:
+        raise UserError(f"unknown --extra {run.cell.extra!r}; there are {', '.join(extras)}", "python -m matrix plan")
     why_not = run.axes.why_not(run.cell)
     if why_not:
         raise UnresolvedError(why_not, "python -m matrix plan")

@@ -177,7 +177,7 @@ def _conclude(todo: Sequence[Cell], ran: Sequence[Outcome], skipped: Sequence[Ou
     for outcome in outcomes:
         if outcome.exit_code == ExitCode.REGRESSION:
             cell = Cell.parse(outcome.cell)
-            print(f'  {cell.id}: python -m nox -s "{cell.session}"')
+            print(f"  {cell.id}: {cell.command}")
     codes = [outcome.exit_code for outcome in outcomes] + ([int(ExitCode.INTERRUPTED)] if never else [])
     if not never:
         print("next: python -m matrix publish")

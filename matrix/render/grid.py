@@ -77,9 +77,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Grid:
-    """The places of one Python and one device: torch releases across, transformers releases down, newest first."""
+    """The places of one Python, with what is installed beside, and one device: torch across, transformers down."""
 
     python: str
+    extra: str
     device: str
     torches: tuple[str, ...]
     transformers: tuple[str, ...]
@@ -88,7 +89,12 @@ class Grid:
     def at(self, torch: str, transformers: str) -> Place:
         """The place of two releases; one that was never measured says so."""
         place = self.places.get((torch, transformers))
-        return place or Place(Cell(torch, transformers, self.python, self.device))
+        return place or Place(Cell(torch, transformers, self.python, self.device, self.extra))
+
+    @property
+    def title(self) -> str:
+        """What its cells have in common: `Python 3.11, cpu`, `Python 3.11 with optree, cpu`."""
+        return f"Python {self.python}{f' with {self.extra}' if self.extra else ''}, {self.device}"
 
     def __iter__(self) -> Iterator[Place]:
         """The measured places, transformers first."""
@@ -171,19 +177,19 @@ def results_of(table: Table, baseline: Baseline) -> Results:
 
 
 def _grids(places: Iterable[Place]) -> tuple[Grid, ...]:
-    """One grid a (Python, device), the fullest first: it is the one most visitors ask about."""
-    lanes: dict[tuple[str, str], list[Place]] = {}
+    """One grid a Python, what is beside it, and a device, the fullest first: the one most visitors ask about."""
+    lanes: dict[tuple[str, str, str], list[Place]] = {}
     for place in places:
-        lanes.setdefault((place.cell.python, place.cell.device), []).append(place)
-    order = sorted(lanes.items(), key=lambda lane: (-len(lane[1]), version_key(lane[0][0]), lane[0][1]))
-    return tuple(_grid(python, device, lane) for (python, device), lane in order)
+        lanes.setdefault((place.cell.python, place.cell.extra, place.cell.device), []).append(place)
+    order = sorted(lanes.items(), key=lambda lane: (-len(lane[1]), version_key(lane[0][0]), lane[0][1:]))
+    return tuple(_grid(*lane, at) for lane, at in order)
 
 
-def _grid(python: str, device: str, places: Sequence[Place]) -> Grid:
+def _grid(python: str, extra: str, device: str, places: Sequence[Place]) -> Grid:
     torches = sorted({place.cell.torch for place in places}, key=version_key, reverse=True)
     transformers = sorted({place.cell.transformers for place in places}, key=version_key, reverse=True)
     at = {(place.cell.torch, place.cell.transformers): place for place in places}
-    return Grid(python, device, tuple(torches), tuple(transformers), at)
+    return Grid(python, extra, device, tuple(torches), tuple(transformers), at)
 
 
 def _ordered(names: Iterable[str], first: Sequence[str]) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def markdown(results: Results) -> str:
     parts = ["# Does my torch work with my transformers?", _introduction(results), key(results)]
     parts += [f"> {warning}" for warning in wording.warnings(results)]
     for grid in results.grids:
-        parts += [f"## Python {grid.python}, {grid.device}", markdown_grid(grid, results)]
+        parts += [f"## {grid.title}", markdown_grid(grid, results)]
     parts += ["## By category", _by_category(results)]
     words = [_cell_words(place) for place in results.places]
     parts += ["## Cell by cell", *(words if any(words) else ["Nothing."])]
@@ -67,7 +67,7 @@ def key(results: Results) -> str:
 def step_summary(results: Results) -> str:
     """Markdown for the summary of a CI job: the grids, then what regressed."""
     parts = [_introduction(results)]
-    parts += [f"### Python {grid.python}, {grid.device}\n\n{markdown_grid(grid, results)}" for grid in results.grids]
+    parts += [f"### {grid.title}\n\n{markdown_grid(grid, results)}" for grid in results.grids]
     parts += [f"> {warning}" for warning in wording.warnings(results)]
     parts += [text for place in results.places if (text := _cell_words(place, only_ours=True))]
     return "\n\n".join(parts) + "\n"
@@ -103,7 +103,7 @@ def _by_category(results: Results) -> str:
 def _cell_words(place: Place, *, only_ours: bool = False) -> str:
     """The unexpected and the known of ours by name, the findings about others by number."""
     cell = place.cell
-    title = f"### torch {cell.torch}, transformers {cell.transformers} (Python {cell.python}, {cell.device})"
+    title = f"### torch {cell.torch}, transformers {cell.transformers} (Python {cell.interpreter}, {cell.device})"
     run = place.run
     if run is None or (run.unresolved is not None and only_ours):
         return ""

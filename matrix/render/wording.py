@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from matrix.cells.cell import DEFAULT_PYTHON, Cell
+from matrix.cells.cell import Cell
 from matrix.judge.baseline import NATIVE, OURS, PATCHED
 from matrix.judge.tally import ALL, State, Tally
 
@@ -98,10 +98,7 @@ def breakdown(tally: Tally) -> str:
 
 def nox_command(cell: Cell) -> str:
     """The command that measures a cell."""
-    command = f'python -m nox -s "{cell.session}"'
-    options = [f"--python {cell.python}"] if cell.python != DEFAULT_PYTHON else []
-    options += [f"--device {cell.device}"] if cell.device != "cpu" else []
-    return " ".join([command, "--", *options]) if options else command
+    return cell.command
 
 
 def measured(results: Results) -> str:

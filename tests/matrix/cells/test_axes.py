@@ -72,6 +72,20 @@ def test_the_core_tier_has_each_transformers_with_the_newest_torch_and_one_of_it
         assert sum(cell.torch == torch for cell in core) >= 2
 
 
+def test_small_tiers_vary_what_a_pair_stands_on(axes: Axes) -> None:
+    pythons = {(cell.torch, cell.transformers, cell.python) for cell in axes.tier("python")}
+    assert pythons == {("2.14", "5.20", "3.10"), *(("2.15", "5.23", f"3.{minor}") for minor in (12, 13, 14))}
+    assert [cell.id for cell in axes.tier("optree")] == [
+        "torch2.5-tf4.53-py3.11+optree-cpu",
+        "torch2.15-tf5.23-py3.11+optree-cpu",
+    ]
+    assert [cell.transformers for cell in axes.tier("patch")] == ["4.56.0"]
+    every = [cell for name in ("python", "optree", "patch") for cell in axes.tier(name)]
+    assert [why for cell in every if (why := axes.why_not(cell))] == []
+    # They are no cells of the pairs' own tiers, and no tags of their sessions.
+    assert not {cell.id for cell in every} & {cell.id for cell in axes.tier("full")}
+
+
 def test_every_cell_of_smoke_and_core_can_be_made(axes: Axes) -> None:
     assert [axes.why_not(cell) for cell in [*axes.tier("smoke"), *axes.tier("core")] if axes.why_not(cell)] == []
 
@@ -118,6 +132,7 @@ def test_known_unresolvable_pairs_tell_their_reason() -> None:
             '{ torch = "2.5", transformers = "4.99"',
             "tiers.smoke[0]: unknown transformers",
         ),
+        ('why = "the newest of both", extra = "optree"', 'why = "", extra = "optre"', "unknown extra 'optre'"),
         ("[tiers]", "[tiers", "is no TOML"),
     ],
 )

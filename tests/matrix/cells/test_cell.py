@@ -14,6 +14,7 @@ cells = st.builds(
     st.one_of(versions, st.just("main")),
     st.sampled_from(["3.10", "3.11", "3.14"]),
     st.sampled_from(["cpu", "cuda"]),
+    st.sampled_from(["", "optree"]),
 )
 
 
@@ -27,6 +28,16 @@ def test_the_id_is_the_one_that_records_carry() -> None:
     assert Cell("2.5", "4.53").id == "torch2.5-tf4.53-py3.11-cpu"
     assert Cell("2.5", "4.53").venv == "torch2.5-tf4.53-py3.11"
     assert Cell("2.5", "4.53").session == "conformance(torch='2.5', transformers='4.53')"
+
+
+def test_what_is_beside_is_part_of_the_id_and_of_the_command() -> None:
+    cell = Cell("2.15", "5.23", "3.12", "cuda", "optree")
+    assert cell.id == "torch2.15-tf5.23-py3.12+optree-cuda"
+    session = "python -m nox -s \"conformance(torch='2.15', transformers='5.23')\""
+    assert cell.command == f"{session} -- --python=3.12 --extra=optree --device=cuda"
+    assert Cell("2.15", "5.23").command == session
+    with pytest.raises(UserError, match="no name"):
+        Cell("2.15", "5.23", extra="two words")
 
 
 def test_the_environment_folder_is_short_enough_for_nox() -> None:

@@ -14,6 +14,7 @@ from matrix.errors import ExitCode, UserError
         CellOptions(),
         CellOptions(keyword="a and not b", subjects=("native", "my.module:thing"), categories=("export",)),
         CellOptions(keyword="-x", device="cuda", torch_backend="cpu", fresh=True, timeout=3.5, jobs=2, python="3.12"),
+        CellOptions(extra="optree"),
         CellOptions(records=Path("/somewhere/else")),
     ],
 )

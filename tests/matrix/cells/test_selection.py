@@ -33,6 +33,13 @@ def test_selections(axes: Axes, argv: tuple[str, ...], count: int) -> None:
     assert len(select(parse(*argv), axes)) == count
 
 
+def test_a_tier_may_name_pythons_and_options_move_them(axes: Axes) -> None:
+    found = parse("--tier", "python", "--torch", "2.15")
+    assert [cell.python for cell in select(found, axes)] == ["3.12", "3.13", "3.14"]
+    found.python, found.extra, found.device = "3.12", "optree", "cuda"
+    assert {cell.id for cell in select(found, axes)} == {"torch2.15-tf5.23-py3.12+optree-cuda"}
+
+
 def test_a_command_may_have_a_tier_of_its_own(axes: Axes) -> None:
     assert len(select(parse(), axes, tier="smoke")) == 6
     assert len(select(parse("--torch", "2.5"), axes, tier="smoke")) == 34

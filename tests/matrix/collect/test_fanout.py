@@ -110,6 +110,8 @@ def test_a_cell_is_started_as_a_user_would_start_it(paths: Paths) -> None:
     at = list(line).index("--session")
     assert line[at + 1] == "conformance(torch='2.5', transformers='4.53')"
     assert {"--subject=native", "--timeout=3.0", "--device=cuda"} <= set(line[at + 2 :])
+    beside = session_command(CellOptions(), paths)(Cell("2.15", "5.23", "3.12", extra="optree"))
+    assert list(beside[-3:]) == ["--python=3.12", "--extra=optree", "--device=cpu"]
 
 
 def test_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

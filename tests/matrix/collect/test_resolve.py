@@ -58,6 +58,12 @@ def test_a_minor_is_its_newest_patch_and_a_full_version_itself(axes: Axes, paths
     )
 
 
+def test_what_is_beside_is_one_more_requirement(axes: Axes, paths: Paths) -> None:
+    plain, more = (resolve.question(Cell("2.5", "4.53", extra=extra), axes, paths, None) for extra in ("", "optree"))
+    assert set(more.requirements) - set(plain.requirements) == {"optree"}
+    assert plain.key != more.key
+
+
 def test_what_follows_upstream_is_asked_where_it_is(axes: Axes, paths: Paths) -> None:
     asked = resolve.question(Cell("nightly", "main"), axes, paths, "cu130")
     assert asked.requirements[0] == f"torch>{axes.known('torch')[-1]}.99.dev0"

@@ -120,6 +120,14 @@ def test_what_cannot_exist_becomes_an_unresolved_record(
     assert files.read(paths.records / f"{cell.id}.jsonl").unresolved == "transformers 5.23 needs torch >=2.6"
 
 
+def test_something_unknown_beside_is_a_mistake_and_no_fact_about_the_cell(
+    axes: Axes, paths: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cell(Cell("2.5", "4.53", extra="optre"), ASKED, axes, paths) == ExitCode.USAGE
+    assert "unknown --extra 'optre'; there are optree" in capsys.readouterr().err
+    assert not list(paths.records.glob("*.jsonl"))
+
+
 @pytest.mark.parametrize(
     ("error", "cell", "count"),
     [

@@ -123,12 +123,18 @@ def test_the_step_summary_names_what_regressed(found: Results) -> None:
     assert "python -m nox -s \"conformance(torch='2.15', transformers='5.5')\"" in text
 
 
-def test_two_lanes_are_two_grids() -> None:
-    gpu = run(record(), torch="2.5")
-    gpu = dataclasses.replace(gpu, environment=dataclasses.replace(gpu.environment, cell="torch2.5-tf4.53-py3.11-cuda"))
-    both = results([*factories.smoke_runs(), gpu], Baseline())
-    assert [(grid.device, len(grid.places)) for grid in both.grids] == [("cpu", 6), ("cuda", 1)]
-    assert "## Python 3.11, cuda" in tables.markdown(both)
+def test_each_lane_is_a_grid() -> None:
+    one = run(record(), torch="2.5")
+    others = [
+        dataclasses.replace(one, environment=dataclasses.replace(one.environment, cell=f"torch2.5-tf4.53-{lane}"))
+        for lane in ("py3.11-cuda", "py3.11+optree-cpu")
+    ]
+    every = results([*factories.smoke_runs(), *others], Baseline())
+    text = tables.markdown(every)
+    titles = ["Python 3.11, cpu", "Python 3.11, cuda", "Python 3.11 with optree, cpu"]
+    assert [(grid.title, len(grid.places)) for grid in every.grids] == list(zip(titles, (6, 1, 1), strict=True))
+    assert all(f"## {title}" in text for title in titles)
+    assert every.grids[2].at("2.6", "4.48").cell.id == "torch2.6-tf4.48-py3.11+optree-cpu"
 
 
 # The commands.
