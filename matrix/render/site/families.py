@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,8 +10,13 @@ import numpy as np
 
 from matrix.judge.baseline import OURS
 from matrix.judge.table import Table
+from matrix.paths import ROOT
 from matrix.records.lines import NOT_ASKED, STATUSES
 from matrix.render.site.facts import Facts, Pair
+
+LISTED = ROOT / "docs" / "checks.md"
+"""The list of the checks, which the suite makes of itself."""
+_ROW = re.compile(r"^\| `([^`]+)` \| \d+ \| (?:\(opt-in\) )?(.*) \|$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -21,11 +27,13 @@ class Family:
         name: the id without its brackets, `model/exported-decode`.
         ids: the checks.
         counts: by subject and pair, how many of them pass and how many were asked; pairs without any are left out.
+        proves: what a pass proves, in a sentence; empty where the list of checks has no such check.
     """
 
     name: str
     ids: tuple[str, ...]
     counts: dict[str, dict[Pair, tuple[int, int]]]
+    proves: str = ""
 
     def cells(self, subject: str) -> tuple[int, int]:
         """In how many pairs all that was asked passes, and in how many any was asked."""
@@ -61,6 +69,7 @@ def _families(table: Table, first_of: Mapping[str, Pair]) -> list[Family]:
     for name, stem in zip(names, stems, strict=True):
         ids.setdefault(stem, []).append(name)
     found = []
+    proves = dict(_ROW.findall(LISTED.read_text(encoding="utf-8"))) if LISTED.is_file() else {}
     for stem, number in order.items():
         counts: dict[str, dict[Pair, tuple[int, int]]] = {}
         for code, subject in enumerate(subjects):
@@ -69,7 +78,7 @@ def _families(table: Table, first_of: Mapping[str, Pair]) -> list[Family]:
                 for run, pair in first.items()
                 if asked_of[run, code, number]
             }
-        found.append(Family(stem, tuple(sorted(ids[stem])), counts))
+        found.append(Family(stem, tuple(sorted(ids[stem])), counts, proves.get(stem, "").replace("`", "")))
     return found
 
 

@@ -52,7 +52,9 @@ def pages(site: Site, warnings: Sequence[str], *, parquet: bool) -> Iterator[tup
     yield make.page("failure/index.html", "failures.html", "Known failures")
     for failure in facts.failures:
         yield make.failure(failure)
-    rows = [(one.name, [phrases.asked_of(one, subject) for subject in site.subjects]) for one in site.families]
+    rows = [
+        (one.name, one.proves, [phrases.asked_of(one, subject) for subject in site.subjects]) for one in site.families
+    ]
     yield make.page("check/index.html", "checks.html", "The checks", families=rows)
     for family in site.families:
         yield make.check(family)
@@ -319,7 +321,11 @@ class _Maker:
             cells = []
             for torch in self.site.shown["torch"]:
                 pair = (torch, release)
-                lines = [phrases.mark(family.counts.get(subject, {}).get(pair)) for subject in self.site.subjects]
+                asked = self.facts.cells[pair][0].answers if pair in self.facts.cells else {}
+                lines = [
+                    phrases.mark(family.counts.get(subject, {}).get(pair), asked=subject in asked)
+                    for subject in self.site.subjects
+                ]
                 cells.append((pair, lines if pair in self.facts.cells else None))
             rows.append((release, cells))
         return self.page(
@@ -327,6 +333,7 @@ class _Maker:
             "check.html",
             family.name,
             family=family.name,
+            proves=family.proves,
             ids=family.ids,
             answer=family_answer(family),
             torches=self.site.shown["torch"],

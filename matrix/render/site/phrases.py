@@ -70,10 +70,10 @@ def badge_label(pair: Pair, subject: str) -> str:
     return f"torch {pair[0]} · transformers {pair[1]}, {wording.subject_name(subject)}"
 
 
-def mark(counts: tuple[int, int] | None) -> tuple[str, str]:
-    """The tone and the mark of a place: passed of asked."""
+def mark(counts: tuple[int, int] | None, *, asked: bool) -> tuple[str, str]:
+    """The tone and the mark of a place: passed of asked; of a subject that was not asked there at all, a dot."""
     if counts is None:
-        return "none", "n/a"
+        return "none", "n/a" if asked else "·"
     passed, asked = counts
     tone = "good" if passed == asked else "bad" if not passed else "open"
     return tone, f"✓ {asked}" if passed == asked else f"✗ {passed}/{asked}"

@@ -42,7 +42,8 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str, str]] = []
         self.text = ""
-        self.feed(path.read_text(encoding="utf-8"))
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
@@ -215,6 +216,14 @@ def test_what_a_release_changed(site: Path) -> None:
         link = entry.find(f"{space}link")
         assert link is not None
         assert (site / "changes" / urldefrag(link.attrib["href"])[0]).resolve().is_file()
+
+
+def test_a_check_tells_what_it_proves_and_who_was_not_asked(site: Path) -> None:
+    page = Page(site / "check" / "model" / "exported-decode" / "index.html")
+    assert "With kvconform it passes in 10 of 14 pairs. A pass proves: " in page.told
+    assert "model/exported-decode" in Page(site / "check" / "index.html").told
+    places = list(re.findall(r"<i class=\"none\">([^<]*)</i>", page.source))
+    assert set(places) == {"·"}
 
 
 def test_which_architectures_export(site: Path, tmp_path: Path) -> None:
