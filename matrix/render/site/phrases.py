@@ -75,8 +75,8 @@ def mark(counts: tuple[int, int] | None, *, asked: bool) -> tuple[str, str]:
     if counts is None:
         return "none", "n/a" if asked else "·"
     passed, asked = counts
-    tone = "good" if passed == asked else "bad" if not passed else "open"
-    return tone, f"✓ {asked}" if passed == asked else f"✗ {passed}/{asked}"
+    tone = "good" if passed == of else "bad" if not passed else "open"
+    return tone, f"✓ {of}" if passed == of else f"✗ {passed}/{of}"
 
 
 def measured_line(measured: Measured, newest: str) -> str:

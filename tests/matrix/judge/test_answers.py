@@ -171,6 +171,13 @@ def test_a_failure_is_seen_where_its_row_or_its_message_is() -> None:
     assert found["skipped-layers"].pairs == []
 
 
+def test_what_a_patch_heals_is_said_in_the_first_line() -> None:
+    found = load_failures(load_baseline().rows, [])
+    healed = {one.page for one in found if re.search(r"patch `[a-z-]+`", one.text)}
+    assert len(healed) >= 7
+    assert [one.page for one in found if one.page in healed and "kvconform.exportable" not in one.fix] == []
+
+
 def test_every_page_has_a_row_and_every_row_a_page(tmp_path: Path) -> None:
     assert load_failures(load_baseline().rows, [])
     (tmp_path / "failures.toml").write_text('[[failure]]\npage = "nothing"\nfix = "x"\nsays = []\n')

@@ -197,7 +197,7 @@ def test_a_second_lane_is_on_the_page_of_its_pair(site: Path) -> None:
     told = Page(site / "pair" / "2.15" / "5.23" / "index.html").told
     assert "Python 3.11, cpu" in told
     assert "Python 3.11, cuda" in told
-    assert "-- --device cuda" in told
+    assert "-- --device=cuda" in told
 
 
 def test_what_a_release_changed(site: Path) -> None:
