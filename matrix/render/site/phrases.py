@@ -74,7 +74,7 @@ def mark(counts: tuple[int, int] | None, *, asked: bool) -> tuple[str, str]:
     """The tone and the mark of a place: passed of asked; of a subject that was not asked there at all, a dot."""
     if counts is None:
         return "none", "n/a" if asked else "·"
-    passed, asked = counts
+    passed, of = counts
     tone = "good" if passed == of else "bad" if not passed else "open"
     return tone, f"✓ {of}" if passed == of else f"✗ {passed}/{of}"
 
