@@ -55,12 +55,11 @@ def _probe() -> Answer:
 
 
 def _source_of(model: str) -> str | None:
-    """The source of a model, which is not imported for it; None where the release lacks the model."""
-    try:
-        found = importlib.util.find_spec(f"transformers.models.{model}.modeling_{model}")
-    except ModuleNotFoundError:
-        return None
-    return Path(found.origin).read_text(encoding="utf-8") if found is not None and found.origin else None
+    """The source of a model; None where the release lacks the model. Not even the package of the model is imported."""
+    package = importlib.util.find_spec("transformers")
+    places = (package.submodule_search_locations or ()) if package is not None else ()
+    found = [Path(place, "models", model, f"modeling_{model}.py") for place in places]
+    return next((path.read_text(encoding="utf-8") for path in found if path.is_file()), None)
 
 
 class _Range(NamedTuple):
