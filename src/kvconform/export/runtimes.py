@@ -23,6 +23,7 @@ from kvconform import probes
 from kvconform.export.cover import Programs
 from kvconform.export.decoder import ExportedDecoder
 from kvconform.export.errors import ExportError
+from kvconform.export.flat import carried, flat_program, output_counters, uncarried
 from kvconform.export.leaf_names import input_names, output_names
 from kvconform.export.program import Program, Refusal
 
@@ -98,7 +99,9 @@ def to_aoti(exported: ExportedDecoder, folder: str | Path) -> ExportedDecoder:
 
     Args:
         exported: the programs, as `export_decoder` gives them.
-        folder: gets a `.pt2` package a program, as `torch._inductor.aoti_load_package` reads.
+        folder: gets a `.pt2` package a program, as `torch._inductor.aoti_load_package` reads. A package takes the
+            leaves of the program's inputs as positional arguments, a counter as an empty tensor of shape (counter, 0),
+            and gives the leaves of its outputs likewise: no cache class has to be registered to run it.
 
     Raises:
         ExportError: this torch has no packages of AOTInductor (2.6 has), or compiling fails.
@@ -190,16 +193,15 @@ def _array(leaf: Any) -> Any:
 
 def _write_aoti(program: Program, path: Path) -> None:
     inductor: Any = importlib.import_module("torch._inductor")
-    inductor.aoti_compile_and_package(program.exported, package_path=str(path))
+    inductor.aoti_compile_and_package(flat_program(program), package_path=str(path))
 
 
 def _aoti_call(program: Program, path: Path) -> Call:
     inductor: Any = importlib.import_module("torch._inductor")
     package = inductor.aoti_load_package(str(path))
-    spec = program.exported.call_spec.in_spec
+    counters = output_counters(program.exported)
 
-    def call(leaves: list[Any]) -> list[torch.Tensor]:
-        _, inputs = py_pytree.tree_unflatten(leaves, spec)
-        return py_pytree.tree_leaves(package(**inputs))
+    def call(leaves: list[Any]) -> list[Any]:
+        return uncarried(py_pytree.tree_leaves(package(*carried(leaves))), counters)
 
     return call
