@@ -46,7 +46,7 @@ class FlatModule(torch.nn.Module):
         exported = program.exported
         # The conditions of a program are asked by whoever runs it; in the graph they would be traced for nothing.
         asked = "check_guards" in inspect.signature(exported.module).parameters
-        self.program = exported.module(check_guards=False) if asked else exported.module()  # type: ignore[call-arg]
+        self.program = exported.module(check_guards=False) if asked else exported.module()
         self.spec = program.spec
         self.counters = [not leaf.dtype for leaf in program.leaves]
 
