@@ -128,6 +128,23 @@ def test_nested(subject: Subject) -> None:
     expect_registry_unchanged(before, "after the outer context", safe_globals=False)
 
 
+def test_nested_exception(subject: Subject) -> None:
+    """An exception that leaves the inner context leaves the outer one as it is."""
+    before = registry_snapshot()
+    cache = _cache()
+    with subject.activate():
+        inside = registry_snapshot()
+        try:
+            with subject.activate():
+                trees.expect_flattens(cache, "inside the inner context")
+                raise ValueError("planted")  # noqa: TRY301 - leaving by it is what is asked
+        except ValueError:
+            pass
+        trees.expect_flattens(cache, "after the inner context, which an exception left")
+        expect_registry_unchanged(inside, "after an exception left the inner context", safe_globals=False)
+    expect_registry_unchanged(before, "after the outer context", safe_globals=False)
+
+
 def test_repeated(subject: Subject) -> None:
     """Entering a second time, after leaving, registers as the first time."""
     cache = _cache()
@@ -254,13 +271,16 @@ CONSTANT = tuple(example for example in EXAMPLES if example.length >= 5 and exam
 @pytest.mark.parametrize("example", CONSTANT, ids=lambda example: example.name)
 def test_spec_constant(registered: object, example: Example) -> None:
     """The spec of a cache two tokens longer is the same."""
-    trees.expect_spec_constant_over_length(example.build(), example.build(length=example.length + 2), example.where)
+    for more in (1, 2, 5) if example.grows else (1, 2):
+        longer = example.build(length=example.length + more)
+        trees.expect_spec_constant_over_length(example.build(), longer, example.where)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 def test_spec_batch(registered: object, example: Example) -> None:
     """The spec of a cache of another batch size is the same."""
-    trees.expect_spec_constant_over_batch(example.build(), example.build(batch=3), example.where)
+    for batch in (1, 3, 8):
+        trees.expect_spec_constant_over_batch(example.build(), example.build(batch=batch), example.where)
 
 
 def _promised(name: str) -> list[Case]:

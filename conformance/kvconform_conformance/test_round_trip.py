@@ -39,6 +39,12 @@ def test_whole(registered: object, example: Example) -> None:
 
 
 @every
+def test_after_changes(registered: object, example: Example) -> None:
+    """A cache that was cropped, reordered, repeated, selected from, reset or grew comes back whole too."""
+    trees.expect_whole_after_changes(example.build(), example.where)
+
+
+@every
 def test_twice(registered: object, example: Example) -> None:
     """A second round trip loses nothing either."""
     trees.expect_round_trip(trees.round_trip(example.build(), example.where), example.where)
@@ -92,7 +98,7 @@ def test_own_class(subject: Subject) -> None:
     """A cache of the user's own subclass comes back as that class, with the attributes that the user set."""
     making.own_classes()
     with subject.activate():
-        for owner in ("user", "parts"):
+        for owner in ("user", "parts", "namesake"):
             expect_for_all(spaces.BY_NAME["attributes"].some(40, owner=owner), _expect_whole)
 
 
@@ -100,7 +106,8 @@ def test_own_class_promises(subject: Subject) -> None:
     """What a node promises (order, paths, JSON, torch.fx, `tree_map`) holds for the user's own subclasses too."""
     making.own_classes()
     with subject.activate():
-        expect_for_all(spaces.BY_NAME["attributes"].some(12, owner="parts"), specs.expect_promises)
+        for owner in ("parts", "namesake"):
+            expect_for_all(spaces.BY_NAME["attributes"].some(12, owner=owner), specs.expect_promises)
 
 
 @pytest.mark.parametrize("example", each.with_layers(), ids=lambda example: example.name)

@@ -207,6 +207,31 @@ def own_classes_without_fx() -> None:
 
 
 @mutant
+def known_by_name_alone() -> None:
+    """A class is known by its name alone: the JSON of a namesake's spec gives the class of transformers."""
+    known = {cls.__name__: cls for cls in cache_classes() if _is_of_transformers(cls)}
+    for cls in cache_classes():
+        base = known.get(cls.__name__, cls)
+        if base is not cls:
+            entry = pytree.SUPPORTED_SERIALIZED_TYPES[base]
+            pytree.SUPPORTED_SERIALIZED_TYPES[cls] = entry._replace(typ=cls)
+
+
+@whole
+def an_exception_undoes_all() -> Iterator[None]:
+    """An exception that leaves an inner context takes the outer one's nodes along."""
+    gone: list[type] = []
+    try:
+        with kvconform_context():
+            gone = classes()
+            yield
+    except BaseException:
+        for cls in gone:
+            pytree.SUPPORTED_NODES.pop(cls, None)
+        raise
+
+
+@mutant
 def counters_of_fifteen_bits() -> None:
     """Whole numbers past 32767 come back smaller by 32768."""
 

@@ -36,6 +36,8 @@ PASSED_ONCE = {
     "leaves_logging_silent": "registration/process-unchanged",
     "own_layers_lost": "round-trip/own-layers[dynamic-two-layers]",
     "own_parts_lost": "round-trip/own-class",
+    "known_by_name_alone": "round-trip/own-class-promises",
+    "an_exception_undoes_all": "registration/nested-exception",
     "own_classes_without_fx": "round-trip/own-class-promises",
     "counters_of_fifteen_bits": "round-trip/every-size[maximum]",
     "plans_by_number_of_leaves": "round-trip/in-flight[anything]",

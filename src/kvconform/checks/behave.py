@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -153,6 +153,17 @@ def _changes(cache: Any, layers: int) -> dict[str, Callable[[Any], Any]]:
         "reset": lambda copied: copied.reset(),
     }
     return {name: change for name, change in changes.items() if "(" in name or hasattr(cache, name.split()[0])}
+
+
+def changed_copies(cache: Any) -> Iterator[tuple[str, Any]]:
+    """Copies of a cache, each after one operation, with its name; those that the release refuses are left out."""
+    for name, change in _changes(cache, layer_count(cache)).items():
+        copied = copy.deepcopy(cache)
+        try:
+            change(copied)
+        except Exception:  # noqa: BLE001, S112 - what a release cannot do to this cache, and says so
+            continue
+        yield name, copied
 
 
 def _length(cache: Any) -> int:

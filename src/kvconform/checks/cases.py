@@ -46,7 +46,8 @@ class Case:
     attributes: str = "none"
     """Attributes that a user sets: none, cache, layers, both."""
     owner: str = "transformers"
-    """Whose class the cache has: transformers, the user's own subclass of it (user), or that in a pair too (parts)."""
+    """Whose class the cache has: transformers, or the user's own subclass of it (user), in a pair too (parts), or of
+    the same name (namesake)."""
     step: int = 0
     """How many tokens are written at a time; 0 for all at once."""
 

@@ -45,7 +45,7 @@ def build(case: Case) -> Any:
     if case.tensors != "plain":
         TENSORS[case.tensors](part)
     if case.owner != "transformers":
-        cache.__class__ = own_class(type(cache))
+        cache.__class__ = own_class(type(cache), namesake=case.owner == "namesake")
     if case.owner == "parts" and part is not cache:
         part.__class__ = own_class(type(part))
     _decorate(cache, part, case.attributes)
@@ -257,25 +257,32 @@ _POOL: dict[str, torch.Tensor] = {}
 # ------------------------------------------------------------------------------- what belongs to a user
 
 
-_OWN: dict[type, type] = {}
+_OWN: dict[tuple[type, bool], type] = {}
 
 
-def own_class(cls: type) -> type:
-    """The user's subclass of a cache class; made once, so that a registration finds it when it is entered."""
-    if cls not in _OWN:
-        name = f"Own{cls.__name__}"
-        _OWN[cls] = type(
+def own_class(cls: type, *, namesake: bool = False) -> type:
+    """The user's subclass of a cache class; made once, so that a registration finds it when it is entered.
+
+    Args:
+        cls: a class of transformers.
+        namesake: whether the subclass has the name of its base, in another module.
+    """
+    key = cls, namesake
+    if key not in _OWN:
+        name = cls.__name__ if namesake else f"Own{cls.__name__}"
+        _OWN[key] = type(
             name, (cls,), {"__module__": __name__, "__qualname__": name, "__doc__": "A user's cache class."}
         )
         # A class that pickles has to be found in its module.
-        globals()[name] = _OWN[cls]
-    return _OWN[cls]
+        globals()[name] = _OWN[key]
+    return _OWN[key]
 
 
 def own_classes() -> list[type]:
     """The user's subclasses of every cache class that cases have."""
     names = ("DynamicCache", "StaticCache", "EncoderDecoderCache")
-    return [own_class(lookup(f"transformers.cache_utils:{name}")) for name in names]
+    found = [lookup(f"transformers.cache_utils:{name}") for name in names]
+    return [own_class(cls, namesake=namesake) for cls in found for namesake in (False, True)]
 
 
 def _decorate(cache: Any, part: Any, attributes: str) -> None:
@@ -310,6 +317,7 @@ def _set(value: Any, number: int) -> None:
         "own_tensors": [torch.full((2,), float(number)), {"a": torch.tensor(number)}],
         "own_type": torch.float16,
         "own_device": torch.device("meta"),
+        "own_devices": [torch.device("cpu"), torch.device("cuda"), torch.device("cuda", 1)],
         "own_tensor": torch.full((2, 3), float(number)),
     }
     for name, held in mine.items():

@@ -11,8 +11,17 @@ import torch
 import torch.fx._pytree as fx_pytree
 import torch.utils._pytree as pytree
 
-from kvconform.checks.behave import answers, answers_of_a_new_layer, append, first_tensor, layer_count, states
+from kvconform.checks.behave import (
+    answers,
+    answers_of_a_new_layer,
+    append,
+    changed_copies,
+    first_tensor,
+    layer_count,
+    states,
+)
 from kvconform.checks.errors import ExpectationError, expect, expect_equal
+from kvconform.checks.needs import NotApplicableError
 from kvconform.checks.observe import Difference, differences, observe
 
 # From this many dimensions on a tensor is a layer's state, not a counter, and a round trip must not copy it.
@@ -81,6 +90,21 @@ def expect_same_behaviour(cache: Any, where: str = "") -> None:
     expected = answers(copy.deepcopy(cache))
     restored = round_trip(cache, where)
     expect_no_differences(differences(answers(restored), expected), "a restored cache behaves otherwise", where)
+
+
+def expect_whole_after_changes(cache: Any, where: str = "") -> None:
+    """Prove that a cache comes back whole after each operation that the release offers for it.
+
+    Raises:
+        NotApplicableError: the release refuses all of them for this cache.
+    """
+    __tracebackhide__ = True
+    expect_registered(cache, where)
+    changed = [*changed_copies(cache)]
+    for name, copied in changed:
+        expect_round_trip(copied, f"{where}; after {name}")
+    if not changed:
+        raise NotApplicableError("this release can do nothing to such a cache")
 
 
 def expect_same_new_layer(cache: Any, where: str = "") -> None:
