@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 
+from kvconform.checks import builders
 from kvconform.checks.caches import EXAMPLES, Example
 from kvconform.checks.errors import expect
 from kvconform.checks.needs import Need
@@ -169,9 +170,12 @@ def _places(cache: Any) -> Iterator[Place]:
 
 
 def _doubled(example: Example) -> Any:
-    """A cache with the layers of two, of other sizes and types; one cache as it is where they cannot be joined."""
+    """A cache with the layers of two, of other sizes, types and windows; one as it is where they cannot be joined."""
     cache = _built(example, 2, torch.float32, "cpu")
-    return _joined(cache, _built(example, 3, torch.float64, "cpu")) if _can_be_joined(cache) else cache
+    if not _can_be_joined(cache):
+        return cache
+    with builders.sizes(replace(builders.now(), window=builders.WINDOW + 2)):
+        return _joined(cache, _built(example, 3, torch.float64, "cpu"))
 
 
 def _mixed(example: Example, first: str, second: str) -> Any:
