@@ -29,8 +29,11 @@ def expect_for_all(cases: Iterable[Case], question: Question) -> int:
     for case in cases:
         if not making.possible(case):
             continue
-        asked += 1
         error = _ask(question, case)
+        if isinstance(error, NotApplicableError):
+            # Each property is possible, and all of them at once are not.
+            continue
+        asked += 1
         if error is not None:
             _report(case, question, error)
     if not asked:
