@@ -18,7 +18,9 @@ from kvconform.checks.needs import NotApplicableError
 from kvconform.checks.trees import expect_registered
 from kvconform.checks.whole import expect_same_cache, tensors_of
 
-_BATCHES = (1, 2, 3, 8, 64)
+_BATCHES = (*range(1, 34), 64, 65, 128, 257)
+_HEADS = (*range(1, 18), 32, 64, 101, 129)
+_WIDTHS = (*range(1, 18), 32, 64, 65, 128, 257)
 
 
 def expect_spec_without_sizes(case: Case, lengths: Sequence[int]) -> None:
@@ -37,11 +39,12 @@ def expect_spec_without_sizes(case: Case, lengths: Sequence[int]) -> None:
     first = making.build(case)
     expect_registered(first, str(case))
     expected = pytree.tree_flatten(first)[1]
-    total = case.length + case.room
+    total, configured = case.length + case.room, case.kind not in ("dynamic", "pair")
     others = [replace(case, batch=batch) for batch in _BATCHES]
     others += [replace(case, length=length, room=total - length) for length in lengths]
-    others += [replace(case, heads=heads) for heads in (1, 3, 16)]
-    others += [replace(case, width=width, values=width) for width in (1, 6, 64)]
+    others += [replace(case, heads=heads) for heads in _HEADS]
+    # A configuration refuses odd widths (rotary positions come in pairs).
+    others += [replace(case, width=width, values=width) for width in _WIDTHS if width % 2 == 0 or not configured]
     for other in others:
         if making.possible(other):
             got = pytree.tree_flatten(making.build(other))[1]
@@ -73,15 +76,19 @@ def _size(leaf: Any) -> Any:
     return tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else leaf
 
 
-_LENGTHS = (0, 1, 2, 3, 4, 7, 64, 300)
+_LENGTHS = (*range(42), 63, 64, 65, 127, 128, 129, 255, 256, 257, 300)
 _WINDOWED = replace(PLAIN, kind="configured", pattern="sliding")
+_PAST = (*range(4, 42), 64, 65, 300, 301, 513)
 SIZES: dict[str, tuple[Case, tuple[int, ...]]] = {
-    "dynamic": (replace(PLAIN, layers=2), _LENGTHS),
+    "dynamic": (replace(PLAIN, layers=2), (*_LENGTHS, 301, 513, 1025)),
     "encoder-decoder": (replace(PLAIN, kind="pair", layers=2), _LENGTHS),
     "static": (replace(PLAIN, kind="static", layers=2, room=300), _LENGTHS),
     "below-window": (replace(_WINDOWED, window=400), _LENGTHS),
-    "past-window": (replace(_WINDOWED, length=9), (4, 5, 6, 10, 64, 300)),
-    "mixed-past-window": (replace(_WINDOWED, pattern="mixed", layers=2, length=9), (4, 5, 6, 10, 64, 300)),
+    "past-window": (replace(_WINDOWED, length=9), _PAST),
+    "mixed-past-window": (
+        replace(_WINDOWED, pattern="mixed", layers=2, length=9),
+        _PAST,
+    ),
 }
 """Structures, each with the lengths that it has: crossing a window makes another."""
 
