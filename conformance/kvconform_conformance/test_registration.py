@@ -122,9 +122,11 @@ def test_nested(subject: Subject) -> None:
     before = registry_snapshot()
     cache = _cache()
     with subject.activate():
+        inside = registry_snapshot()
         with subject.activate():
             trees.expect_flattens(cache, "inside the inner context")
         trees.expect_flattens(cache, "after the inner context")
+        expect_registry_unchanged(inside, "after the inner context", safe_globals=False)
     expect_registry_unchanged(before, "after the outer context", safe_globals=False)
 
 
