@@ -147,7 +147,7 @@ def _elsewhere(
             outcome.exit_code = verdict.exit_code
 
     with (
-        connect.client(found.on, hosts if found.hosts else None, device=found.device) as client,
+        connect.client(found.on, hosts if found.hosts else None, paths, device=found.device) as client,
         _shown(cells, paths, found) as display,
     ):
         resources = connect.needs(client, found.device)

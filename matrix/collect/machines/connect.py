@@ -15,7 +15,7 @@ from typing import Any
 
 from matrix.collect.digest import suite_digest
 from matrix.collect.disk import GB, MINOR_COST
-from matrix.collect.machines.worker import facts
+from matrix.collect.machines.worker import facts, home
 from matrix.errors import ExitCode, UserError
 from matrix.paths import Paths
 
@@ -46,12 +46,13 @@ class Hosts:
 
 
 @contextlib.contextmanager
-def client(on: str | None, hosts: Hosts | None, *, device: str) -> Iterator[Any]:
+def client(on: str | None, hosts: Hosts | None, paths: Paths, *, device: str) -> Iterator[Any]:
     """A client of Dask, while the block runs, of a scheduler with machines that can run cells of this checkout.
 
     Args:
         on: `dask://HOST:PORT` of a scheduler that runs, or None.
         hosts: machines to begin a scheduler for, or None.
+        paths: where the run writes.
         device: the device of the cells.
 
     Raises:
@@ -66,7 +67,7 @@ def client(on: str | None, hosts: Hosts | None, *, device: str) -> Iterator[Any]
         except (OSError, TimeoutError, ValueError) as error:
             raise _unreachable(f"no scheduler answers at {shown}: {error}") from None
         stack.enter_context(made)
-        expect_machines(made, Paths.here())
+        expect_machines(made, paths)
         yield made
 
 
@@ -104,7 +105,7 @@ def expect_machines(client: Any, paths: Paths) -> None:
         raise _unreachable(f"no machine came to the scheduler in {FIRST:.0f} s", _start(client))
     here = suite_digest(paths.root)
     threads = client.nthreads()
-    homes: dict[str, str] = {}
+    homes: dict[str, str] = {home(paths): "this run"}
     for address, about in told.items():
         if about["digest"] != here:
             raise UserError(
@@ -114,7 +115,7 @@ def expect_machines(client: Any, paths: Paths) -> None:
             raise UserError(f"{address} would run {threads[address]} tasks in one folder", _start(client))
         if about["home"] in homes:
             both = f"{address} and {homes[about['home']]} write to one folder, {about['home']}"
-            raise UserError(both, "set KVCONFORM_HOME for each of them")
+            raise UserError(both, "KVCONFORM_HOME=DIR for each worker that is started here")
         homes[about["home"]] = address
 
 

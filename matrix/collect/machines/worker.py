@@ -44,7 +44,12 @@ MakesCommand = Callable[[CellOptions, Paths], CellCommand]
 def facts() -> dict[str, str]:
     """What a run has to know of a machine: which sources it has, and where it writes."""
     paths = Paths.here()
-    return {"digest": suite_digest(paths.root), "home": f"{socket.gethostname()}:{paths.home}", "root": str(paths.root)}
+    return {"digest": suite_digest(paths.root), "home": home(paths), "root": str(paths.root)}
+
+
+def home(paths: Paths) -> str:
+    """The folder that is written to, and on which machine."""
+    return f"{socket.gethostname()}:{paths.home}"
 
 
 def run_group(run: str, group: str, makes_command: MakesCommand = session_command) -> None:

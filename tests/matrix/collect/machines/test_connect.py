@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,6 +65,7 @@ def test_a_missing_package_is_one_error_that_says_what_to_install(
         (Client({"a": facts(digest="other")}), "a has other sources than this checkout"),
         (Client({"a": facts()}, threads=2), "a would run 2 tasks in one folder"),
         (Client({"a": facts(), "b": facts()}), "b and a write to one folder"),
+        (Client({"a": facts(f"{socket.gethostname()}:{Paths().home}")}), "a and this run write to one folder"),
         (Client({}), "no machine came"),
     ],
 )
@@ -90,7 +92,7 @@ def test_a_scheduler_on_loopback_is_no_use_to_machines_elsewhere() -> None:
     pytest.importorskip("distributed")
     hosts = connect.Hosts(["192.0.2.1", "localhost"], ROOT)
     with pytest.raises(UserError, match=r"127.0.0.1 alone, which 192.0.2.1 cannot reach") as caught:
-        next(iter(connect.client(None, hosts, device="cpu").gen))  # type: ignore[attr-defined]
+        next(iter(connect.client(None, hosts, Paths(), device="cpu").gen))  # type: ignore[attr-defined]
     assert caught.value.next_command.startswith("--scheduler-host")
 
 
