@@ -32,6 +32,7 @@ class Cluster:
     """A scheduler, and workers by the folder that each writes to."""
 
     address: str
+    scheduler: subprocess.Popen[bytes]
     workers: dict[Path, subprocess.Popen[bytes]]
 
     def asked(self) -> Counter[str]:
@@ -45,12 +46,12 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     with contextlib.ExitStack() as stack:
         told = tmp_path / "scheduler.json"
         options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show", "--scheduler-file", str(told)]
-        process(stack, tmp_path / "scheduler", "dask_scheduler", *options)
+        scheduler = process(stack, tmp_path / "scheduler", "dask_scheduler", *options)
         address = str(json.loads(soon(lambda: told.exists() and told.read_text(encoding="utf-8")))["address"])
         homes = [tmp_path / f"machine{number}" for number in range(WORKERS)]
         options = [address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
         workers = {home: process(stack, home, "dask_worker", *options, "--name", home.name) for home in homes}
-        yield Cluster(address.replace("tcp://", "dask://"), workers)
+        yield Cluster(address.replace("tcp://", "dask://"), scheduler, workers)
 
 
 def process(stack: contextlib.ExitStack, home: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
@@ -139,6 +140,19 @@ def test_ctrl_c_ends_cells_elsewhere_and_the_same_command_goes_on(tmp_path: Path
     run = start(paths, "carry", *options[:1], "dask://127.0.0.1:1", *options[2:])
     out, err = run.communicate(timeout=60)
     assert run.returncode == ExitCode.OK, out + err
+
+
+def test_a_scheduler_that_is_lost_ends_the_run_and_loses_no_record(tmp_path: Path, cluster: Cluster) -> None:
+    paths = at(tmp_path / "home")
+    run = start(paths, "carry,2.8=carry-hang-once", "--on", cluster.address)
+    soon(lambda: len(list(paths.records.glob("*.jsonl"))) == SMOKE - 1)
+    cluster.scheduler.kill()
+    out, err = run.communicate(timeout=120)
+    assert run.returncode == ExitCode.INTERRUPTED, out + err
+    assert err.count("error:") == 1
+    assert "the scheduler is gone" in err
+    assert "Traceback" not in out + err
+    assert len([path for path in paths.records.glob("*.jsonl") if files.read(path).complete]) == SMOKE - 1
 
 
 def test_the_scheduler_is_not_there(tmp_path: Path) -> None:
