@@ -133,6 +133,8 @@ def _cluster(hosts: Hosts, device: str) -> Iterator[Any]:
     # The shell of the host reads this: variables before the interpreter, after Dask's own.
     python = f"PYTHONPATH={shlex.quote(str(hosts.root))} {shlex.quote(hosts.python)}"
     options: dict[str, Any] = {"nthreads": 1, "resources": {"GPU": 1} if device == "cuda" else None}
+    # A worker whose scheduler went away while it started would look for it for ever.
+    options["death_timeout"] = FIRST
     workers = {
         name: {
             "cls": Worker,
