@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from kvconform.checks import shapes, trees
 from kvconform.checks.caches import Example, examples
+from kvconform.checks.errors import ExpectationError
 from kvconform.checks.exporting import (
     expect_decodes,
     expect_exportable,
@@ -17,13 +19,15 @@ from kvconform.checks.exporting import (
 )
 from kvconform.checks.modules import ReadCache, UpdateCache
 from kvconform.checks.needs import Need, has
-from kvconform_conformance.examples.caches import DYNAMIC, step_inputs, step_states
+from kvconform_conformance.examples.caches import DYNAMIC, by_name, step_inputs, step_states
 from kvconform_conformance.examples.programs import Program, decode_step
 from kvconform_conformance.runner.needs import needs
 from kvconform_conformance.runner.subjects import Subject
 
 STEPS = 8
 _HINTED = examples("dynamic-two-layers", "encoder-decoder")
+# What rewriting a program changes is the graph and the way to its leaves: one example of each way.
+_REWRITTEN = (*_HINTED, by_name("mixed-16-past"))
 
 
 def _combinations() -> list[Any]:
@@ -115,6 +119,34 @@ def test_decode(registered: Subject, example: Example) -> None:
         steps=STEPS,
         where=example.where,
     )
+
+
+@pytest.mark.parametrize("example", _REWRITTEN, ids=lambda example: example.name)
+def test_decomposed(registered: Subject, example: Example) -> None:
+    """A decode step after `run_decompositions()`, as every runtime asks for, equals eager at two unseen sizes."""
+    program = decode_step(registered, example, dynamic=True)
+    _expect_still_right(program, example, "run_decompositions", program.exported.run_decompositions)
+
+
+@pytest.mark.parametrize("example", _REWRITTEN, ids=lambda example: example.name)
+def test_unflattened(registered: Subject, example: Example) -> None:
+    """A decode step after `torch.export.unflatten`, which gives its modules back, equals eager at two unseen sizes."""
+    program = decode_step(registered, example, dynamic=True)
+    _expect_still_right(program, example, "unflatten", lambda: torch.export.unflatten(program.exported))
+
+
+def _expect_still_right(program: Program, example: Example, name: str, rewrite: Callable[[], Any]) -> None:
+    """Prove that a program in another form answers as the module does; what the rewriting raises is a failure."""
+    __tracebackhide__ = True
+    try:
+        rewritten = rewrite()
+    except Exception as error:
+        text = " ".join(str(error).split())[:600]
+        raise ExpectationError(f"{name} raised {type(error).__name__}: {text} [{example.where}]") from error
+    for batch, length in _unseen(example):
+        args = step_inputs(example.build(batch, length), batch)
+        where = f"{example.where}, after {name}; batch {batch}, length {length}"
+        expect_program_equals_eager(rewritten, program.module, args, where=where)
 
 
 def test_prompt_of_any_length(registered: object) -> None:

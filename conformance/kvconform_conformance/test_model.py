@@ -9,6 +9,7 @@ import torch
 
 from kvconform.checks import trees
 from kvconform.checks.errors import expect
+from kvconform_conformance.examples.compiled import COMPILED, expect_compiles_once
 from kvconform_conformance.examples.models import MODELS, TinyModel, tokens
 from kvconform_conformance.examples.prefills import PREFILLS, ExportedPrefill, expect_prefills_when_exported
 from kvconform_conformance.examples.steps import EXPORTED, PROMPT, ExportedStep, expect_decodes_when_exported
@@ -79,3 +80,12 @@ def test_one_window_program(sliding: WindowStep) -> None:
     slides ever holds more than its window.
     """
     expect_one_program_for_all_lengths(sliding)
+
+
+@pytest.mark.parametrize("tiny", COMPILED, ids=lambda tiny: tiny.name)
+def test_compiled_static_cache(registered: object, tiny: TinyModel) -> None:
+    """`torch.compile` of a decode step onto a StaticCache: one compilation for 32 steps, and the tokens of eager.
+
+    The cache goes through a round trip before each step, which must not look like another cache to the compiled code.
+    """
+    expect_compiles_once(tiny)
