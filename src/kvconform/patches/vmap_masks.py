@@ -59,9 +59,12 @@ def _broadcasting(vmapped: Callable[..., Any]) -> Callable[..., Any]:
     """What stands for `_vmap_for_bhqkv`: the same where nothing is traced, broadcasting where something is."""
 
     def expand(mask_function: Callable[..., Any], bh_indices: bool = True) -> Callable[..., Any]:
+        # Dynamo of torch 2.5 follows what a function takes from the one around it, and no further.
+        original = vmapped
+
         def mask(batch: Any, head: Any, query: Any, key: Any) -> Any:
             if not is_traced(query, key):
-                return vmapped(mask_function, bh_indices)(batch, head, query, key)
+                return original(mask_function, bh_indices)(batch, head, query, key)
             if not bh_indices:
                 return mask_function(batch, head, query[:, None], key[None, :]).expand(query.shape[0], key.shape[0])
             found = mask_function(
