@@ -10,7 +10,7 @@ from kvconform.checks.behave import append, states
 from kvconform.checks.builders import HEADS, WIDTH
 from kvconform.checks.oracle import expect_same_stream
 from kvconform.checks.rivals import WINDOWED, Stream
-from kvconform.patches import Need, answer
+from kvconform.patches import Need, answer, windows_in_pieces
 from kvconform.patches.registry import find
 
 PATCH = find("windows-in-pieces")
@@ -48,3 +48,9 @@ def test_a_prompt_and_single_tokens_are_left_alone(prompt, tokens):
     for one, other in zip(got, expected, strict=True):
         assert torch.equal(one[0], other[0])
         assert torch.equal(one[1], other[1])
+
+
+def test_positions_on_meta_are_not_asked_for_their_numbers():
+    with patch_functions(PATCH.name):
+        assert not windows_in_pieces._crosses(torch.arange(3, 7, device="meta"), 4)
+        assert windows_in_pieces._crosses(torch.arange(3, 7), 4)

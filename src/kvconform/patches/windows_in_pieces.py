@@ -63,7 +63,8 @@ def _sees_all(cls: Any) -> bool:
 
 def _crosses(position: Any, size: int) -> bool:
     """Whether several tokens after others cross the end of a window of this size."""
-    if not isinstance(position, torch.Tensor) or is_traced(position):
+    if not isinstance(position, torch.Tensor) or position.is_meta or is_traced(position):
+        # On the device meta a position has no number to ask for, and no attention could be wrong.
         return False
     count = position.shape[0]
     return count > 1 and int(position[0]) > 0 and int(position[0]) + count > size
