@@ -104,7 +104,8 @@ def tests_lists(session: nox.Session) -> None:
     """Run the tests that are about a release of two lists (transformers until 4.53), and about patches needed there."""
     session.env["UV_PYTHON_DOWNLOADS"] = "never"
     session.install("-e", ".[check]", "hypothesis", "torch==2.5.*", "transformers==4.53.*")
-    files = ("tests/library/test_lists.py", "tests/library/test_one_context.py", "tests/suite/test_patched.py")
+    of_lists = ("lists", "one_context", "returned_objects", "windows_in_pieces")
+    files = (*(f"tests/library/test_{name}.py" for name in of_lists), "tests/suite/test_patched.py")
     session.run("python", "-m", "pytest", *(session.posargs or files))
 
 
