@@ -20,7 +20,6 @@
 | H | HQQQuantizedLayer | |
 | Z | DummyLayer | |
 | K | a layer of SinkCache (no layer class: 4.44 to 4.52) | window_length |
-
 | M... | a class in `transformers.models`: M, and the code of its base (`model_layers`) | that of the base |
 
 `register_layer` adds a class of one's own. D, W, S and X are the codes of the seeds, the others were free.

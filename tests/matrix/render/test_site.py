@@ -13,19 +13,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
-import jsonschema
 import pytest
 
 from matrix.cells import axes as axes_module
 from matrix.judge.baseline import Baseline
 from matrix.judge.publications import publication
-from matrix.records import parquet
 from matrix.render.grid import results
 from matrix.render.site import build, markdown
 from matrix.render.site.facts import facts
 from matrix.render.site.families import families
 from matrix.render.site.pages import pages
-from matrix.render.site.schemas import SCHEMAS
 from matrix.render.site.shown import site_of
 from tests.matrix.factories import record, run
 from tests.matrix.render.conftest import NASTY, ROWS, earlier_runs, site_results, site_runs, small_axes
@@ -262,49 +259,6 @@ def test_what_changed_since_the_last_publication(site: Path, tmp_path: Path) -> 
     assert "against what was published before" not in Page(tmp_path / "index.html").told
 
 
-def test_every_document_fits_its_schema(site: Path) -> None:
-    kinds = {name: name for name in ("pair", "check", "failure", "architecture")}
-    kinds |= {"torch": "release", "transformers": "release"}
-    seen = set()
-    for path in site.rglob("data.json"):
-        kind = kinds[path.relative_to(site).parts[0]]
-        jsonschema.validate(json.loads(path.read_text(encoding="utf-8")), SCHEMAS[kind])
-        seen.add(kind)
-    assert seen == set(kinds.values())
-    jsonschema.validate(json.loads((site / "data" / "known.json").read_text(encoding="utf-8")), SCHEMAS["known"])
-    said = json.loads((site / "data" / "messages.json").read_text(encoding="utf-8"))
-    jsonschema.validate(said, SCHEMAS["messages"])
-    since = json.loads((site / "data" / "publications.json").read_text(encoding="utf-8"))
-    jsonschema.validate(since, SCHEMAS["publications"])
-    assert since["publications"]
-    for schema in SCHEMAS.values():
-        jsonschema.Draft202012Validator.check_schema(schema)
-
-
-def test_the_data_has_what_the_records_have(site: Path) -> None:
-    document = json.loads((site / "pair" / "2.8" / "4.57" / "data.json").read_text(encoding="utf-8"))
-    (cell,) = document["cells"]
-    failing = {(cause["subject"], name) for cause in cell["causes"] for name in cause["checks"]}
-    (one,) = [each for each in site_runs() if each.cell == cell["cell"]]
-    assert failing == {(each.subject, each.id) for each in one.records if each.status not in ("pass", "na", "skip")}
-    assert document["subjects"]["kvconform"]["answer"] == "yes"
-    assert document["subjects"]["native"]["answer"] == "no"
-    assert {each.cell for each in parquet.read_headers(site / "data" / "records.parquet")} == {
-        each.cell for each in site_runs()
-    }
-
-
-def test_badges_tell_their_subject(site: Path) -> None:
-    folder = site / "pair" / "2.8" / "4.57"
-    ours = json.loads((folder / "badge.json").read_text(encoding="utf-8"))
-    assert ours["label"] == "torch 2.8 · transformers 4.57, with kvconform"
-    assert ours["message"] == "yes"
-    alone = json.loads((folder / "badge-native.json").read_text(encoding="utf-8"))
-    assert (alone["label"].rpartition(", ")[2], alone["message"]) == ("transformers alone", "no")
-    ET.fromstring((folder / "badge-native.svg").read_text(encoding="utf-8"))
-    assert (site / "pair" / "2.15" / "4.57" / "badge-kvconform-with-patches.svg").is_file()
-
-
 def test_the_first_screen_is_small(site: Path) -> None:
     assert len(gzip.compress((site / "index.html").read_bytes())) <= FIRST_SCREEN
 
@@ -354,28 +308,6 @@ def test_pages_of_failures_become_html() -> None:
 def test_every_posted_error_has_a_thread() -> None:
     posted = tomllib.loads((Path(__file__).parents[2] / "posted_errors.toml").read_text(encoding="utf-8"))["posted"]
     assert all(re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", row["thread"]) for row in posted)
-
-
-def test_every_message_of_a_failing_check_is_there_once(site: Path) -> None:
-    """Recounted from the runs themselves: which texts, in how many cells, and the newest pair."""
-    said = json.loads((site / "data" / "messages.json").read_text(encoding="utf-8"))["messages"]
-    seen: dict[str, set[str]] = {}
-    for one in site_runs():
-        for each in one.records:
-            if each.status not in ("pass", "na", "skip") and "onerror" not in each.message:
-                seen.setdefault(each.message.replace("0x7f", "0x"), set()).add(one.cell)
-    plain = {one["text"]: one for one in said if "onerror" not in one["text"]}
-    missing = {text for text in plain if "never planned here" in text}
-    assert set(plain) - missing == set(seen)
-    assert {text: one["cells"] for text, one in plain.items() if text in seen} == {
-        text: len(cells) for text, cells in seen.items()
-    }
-    alone = plain["StaticCache is not registered as a pytree node"]
-    assert (alone["torch"], alone["transformers"], alone["subject"]) == ("2.15", "5.23", "native")
-    masks = next(one for one in said if "active mode" in one["text"])
-    assert masks["failure"] == "vmap-masks"
-    (odd,) = [one for one in said if "onerror" in one["text"]]
-    assert odd["text"].isprintable()
 
 
 @pytest.mark.parametrize("gpu", [True, False])
