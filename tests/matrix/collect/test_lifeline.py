@@ -16,9 +16,9 @@ SESSION = """
 import subprocess, sys
 from matrix.collect.lifeline import end_with_stdin
 assert end_with_stdin()
-child = subprocess.Popen(["sleep", "60"])
-print(child.pid, flush=True)
 try:
+    child = subprocess.Popen(["sleep", "60"])
+    print(child.pid, flush=True)
     child.wait()
 except KeyboardInterrupt:
     print("interrupted", flush=True)
@@ -54,25 +54,23 @@ def soon(happens: Callable[[], bool]) -> bool:
 
 
 def test_a_session_and_what_it_started_end_when_its_input_is_closed() -> None:
-    process = session(group=True)
-    assert process.stdin
-    assert process.stdout
-    child = int(process.stdout.readline())
-    process.stdin.close()
-    assert process.wait(10) == 130
-    assert process.stdout.read() == "interrupted\n"
-    process.stdout.close()
+    with session(group=True) as process:
+        assert process.stdin
+        assert process.stdout
+        child = int(process.stdout.readline())
+        process.stdin.close()
+        assert process.wait(10) == 130
+        assert process.stdout.read() == "interrupted\n"
     assert soon(lambda: gone(child))
 
 
 def test_one_that_shares_its_group_ends_alone() -> None:
-    process = session(group=False)
-    assert process.stdin
-    assert process.stdout
-    child = int(process.stdout.readline())
-    process.stdin.close()
-    assert process.wait(10) == 130
-    process.stdout.close()
+    with session(group=False) as process:
+        assert process.stdin
+        assert process.stdout
+        child = int(process.stdout.readline())
+        process.stdin.close()
+        assert process.wait(10) == 130
     os.kill(child, signal.SIGKILL)
 
 
