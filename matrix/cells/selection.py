@@ -21,6 +21,22 @@ def add_selection_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--transformers", metavar="RANGE", help="such as 4.53 or 4.49..5.23")
 
 
+def add_next_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that narrows the selected cells to those that are due; `plan` and `run` share it."""
+    parser.add_argument(
+        "--next",
+        type=_at_least_one,
+        metavar="N",
+        help="of these, the N to measure next: what changed most first, then what was asked longest ago",
+    )
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is no number of cells: give 1 or more")
+    return int(text)
+
+
 def select(found: argparse.Namespace, axes: Axes, *, tier: str | None = None) -> list[Cell]:
     """The cells that parsed options select.
 

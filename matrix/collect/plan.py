@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matrix.cells.axes import Axes
-from matrix.cells.cell import Cell
+from matrix.cells.cell import Cell, version_key
 from matrix.collect.answers import Answer, Answers
 
 
@@ -60,6 +60,11 @@ class Planned:
         }
 
     @property
+    def changed(self) -> float:
+        """The share of its answers that no longer hold, 0 to 1; 1 where it has none."""
+        return 1 - self.answer.current / self.answer.total if self.answer and self.answer.total else 1.0
+
+    @property
     def current(self) -> str:
         """How many of its answers are current, as `1340 of 2680`; empty where there is none."""
         return f"{self.answer.current} of {self.answer.total}" if self.answer and self.answer.total else ""
@@ -68,6 +73,28 @@ class Planned:
 def build(cells: Sequence[Cell], axes: Axes, answers: Answers) -> list[Planned]:
     """The plan for some cells."""
     return [Planned(cell, axes.why_not(cell), answers.of(cell)) for cell in cells]
+
+
+def due(plan: Sequence[Planned], count: int) -> list[Planned]:
+    """The cells to measure next, in the order of the plan.
+
+    Those of which most has changed come first: a cell that was never asked counts as changed altogether. Among equals
+    the one that was asked longest ago, and then the newest releases, which most people have.
+
+    Args:
+        plan: the cells to choose from; those that need no run are left out.
+        count: how many, at most.
+    """
+    waiting = [row for row in plan if row.state == "run"]
+    newest = sorted(
+        waiting, key=lambda row: tuple(map(version_key, (row.cell.torch, row.cell.transformers))), reverse=True
+    )
+    chosen = sorted(newest, key=lambda row: (-row.changed, row.answer.asked if row.answer else ""))[:count]
+    return [row for row in waiting if row in chosen]
+
+
+def _releases(row: Planned) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return version_key(row.cell.torch), version_key(row.cell.transformers)
 
 
 def as_json(plan: Sequence[Planned]) -> str:

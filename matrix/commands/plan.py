@@ -8,22 +8,24 @@ from collections.abc import Sequence
 from matrix.cells import axes as axes_module
 from matrix.cells.cell import DEVICES, Cell
 from matrix.cells.options import CellOptions
-from matrix.cells.selection import add_selection_options, select
+from matrix.cells.selection import add_next_option, add_selection_options, select
 from matrix.collect import jobs, pipelines
 from matrix.collect.answers import Answers
 from matrix.collect.digest import suite
-from matrix.collect.plan import as_json, as_table, build
-from matrix.errors import ExitCode, UserError
+from matrix.collect.plan import as_json, as_table, build, due
+from matrix.errors import EmptySelectionError, ExitCode, UserError
 from matrix.paths import Paths
 
 NAME = "plan"
 HELP = "show each cell, whether it runs, and why or why not"
+PIPELINES = ("github", "buildkite")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_selection_options(parser)
-    parser.add_argument("--format", choices=("table", "json", "github", "buildkite"), default="table")
+    add_next_option(parser)
+    parser.add_argument("--format", choices=("table", "json", *PIPELINES), default="table")
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="github, buildkite: jobs at most (as many as torch minors)"
     )
@@ -35,11 +37,20 @@ def run(found: argparse.Namespace) -> int:
     """Print the plan."""
     axes, paths = axes_module.load(), Paths.here()
     cells = select(found, axes)
-    if found.format in ("github", "buildkite"):
+    if found.format in PIPELINES and not found.next:
         print(_pipeline(found, [cell for cell in cells if not axes.why_not(cell)], paths))
         return ExitCode.OK
     planned = build(cells, axes, Answers(paths, CellOptions(), suite(paths.root)))
-    print(as_json(planned) if found.format == "json" else as_table(planned))
+    if found.next:
+        planned = due(planned, found.next)
+        if not planned:
+            raise EmptySelectionError(
+                "nothing is due: each cell has an answer that holds, or cannot be made", "python -m matrix plan"
+            )
+    if found.format in PIPELINES:
+        print(_pipeline(found, [row.cell for row in planned], paths))
+    else:
+        print(as_json(planned) if found.format == "json" else as_table(planned))
     return ExitCode.OK
 
 

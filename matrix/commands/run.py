@@ -14,7 +14,7 @@ from matrix.cells import axes as axes_module
 from matrix.cells.axes import Axes
 from matrix.cells.cell import Cell
 from matrix.cells.options import CellOptions, add_cell_options, device_here, from_namespace
-from matrix.cells.selection import add_selection_options, select
+from matrix.cells.selection import add_next_option, add_selection_options, select
 from matrix.collect import fanout, locks, progress
 from matrix.collect.answers import Answer, Answers
 from matrix.collect.digest import suite
@@ -24,7 +24,7 @@ from matrix.collect.machines.driver import Asked, Machines
 from matrix.collect.machines.worker import run_group
 from matrix.collect.nox_support import worst
 from matrix.collect.outcome import Outcome
-from matrix.collect.plan import build
+from matrix.collect.plan import build, due
 from matrix.commands.cell import judged
 from matrix.errors import ExitCode, UserError
 from matrix.judge.baseline import load_baseline
@@ -38,6 +38,7 @@ HELP = "run cells, skipping what is answered (without options: the smoke tier)"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_selection_options(parser)
+    add_next_option(parser)
     add_cell_options(parser)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at once (1)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes in a cell (the cores divided by the jobs)")
@@ -84,6 +85,8 @@ def run_cells(
     found.device = device_here(options.device)
     cells = select(found, axes, tier="smoke")
     planned = build(cells, axes, Answers(paths, options, suite(paths.root)))
+    if found.next:
+        planned = due(planned, found.next) or planned
     again = options.rerun or options.fresh
     todo = [row.cell for row in planned if row.state == "run" or (again and not row.why_not)]
     skipped = [row.answer for row in planned if row.answer and row.cell not in todo and not row.why_not]

@@ -42,6 +42,19 @@ def test_the_table_says_what_runs_what_does_not_and_why(capsys: pytest.CaptureFi
     assert rows["1"] == "of 1 answers are current"
 
 
+def test_next_names_the_cells_that_are_due(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["plan", "--torch", "2.5", "--transformers", "4.51..4.53", "--next", "1"]
+    assert main(line) == ExitCode.OK
+    assert capsys.readouterr().out.splitlines()[0] == "torch2.5-tf4.52-py3.11-cpu  run        never asked"
+    assert main([*line, "--format", "github"]) == ExitCode.OK
+    assert [job["select"] for job in json.loads(capsys.readouterr().out)["include"]] == ["torch2.5-tf{4.52}-py3.11-*"]
+
+
+def test_nothing_is_due_where_all_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--torch", "2.5", "--transformers", "4.53", "--next", "3"]) == ExitCode.EMPTY
+    assert "nothing is due" in capsys.readouterr().err
+
+
 def test_github_gets_jobs_that_take_equally_long(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--torch", "2.5,2.6", "--transformers", "4.53", "--format", "github"]) == ExitCode.OK
     jobs = json.loads(capsys.readouterr().out)["include"]

@@ -71,6 +71,16 @@ def test_a_record_of_another_suite_is_run_again(paths: Paths) -> None:
     assert "1 cells to run" in out
 
 
+def test_the_next_cells_are_run_and_then_those_after_them(paths: Paths) -> None:
+    cells = ("--torch", "2.5", "--transformers", "4.46..4.49")
+    for done, still in ((2, 2), (4, 2), (4, 0)):
+        code, out, _ = go(paths, "pass", *cells, "--next", "2")
+        assert code == ExitCode.OK
+        assert f"{still} cells to run" in out
+        assert complete(paths) == done
+    assert "4 answered already" in out
+
+
 @pytest.mark.parametrize(
     ("options", "code", "told"),
     [
@@ -78,6 +88,8 @@ def test_a_record_of_another_suite_is_run_again(paths: Paths) -> None:
         (["--torch", "9.9"], ExitCode.USAGE, "nearest"),
         (["--select", "torch7*"], ExitCode.EMPTY, "near misses"),
         (["--jobs", "0"], ExitCode.USAGE, "--jobs"),
+        (["--next", "0"], ExitCode.USAGE, "give 1 or more"),
+        (["--next", "many"], ExitCode.USAGE, "give 1 or more"),
         (["--disk-budget", "none"], ExitCode.USAGE, "--disk-budget"),
         (["--torch", "2.5", "--transformers", "5.23"], ExitCode.UNRESOLVED, "needs torch >=2.6"),
         (["--nope"], ExitCode.USAGE, "unrecognized"),
