@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
-from matrix.commands import bisect, checks, compare, plan, portability, publish, report, run
+from matrix.commands import bisect, checks, classes, compare, plan, portability, publish, report, run
 from matrix.errors import ExitCode, UserError
 
 
@@ -26,7 +26,7 @@ class Verb(Protocol):
         """Do it and return the exit code."""
 
 
-VERBS: tuple[Verb, ...] = (plan, run, report, publish, compare, bisect, checks, portability)
+VERBS: tuple[Verb, ...] = (plan, run, report, publish, compare, bisect, checks, classes, portability)
 
 EPILOG = """\
 exit codes: 0 no regression; 1 a regression, a stale baseline row or an incomplete record; 2 usage; 3 nothing selected;

@@ -34,6 +34,7 @@ class Failure:
         text: the whole page, as Markdown.
         fix: what to do; `code` are lines to paste, if any.
         says: what messages say of it, as `failures.toml` has it.
+        instead: for some attributes, what to write in their place.
         rows: the baseline rows that link the page.
         cells: the cells in which a check shows it, by subject.
     """
@@ -45,6 +46,7 @@ class Failure:
     fix: str
     code: str
     says: Sequence[Mapping[str, Any]]
+    instead: Mapping[str, str]
     rows: tuple[BaselineRow, ...]
     cells: Mapping[str, tuple[Cell, ...]]
 
@@ -117,7 +119,8 @@ def _failure(
         text=text,
         fix=row["fix"],
         code=row.get("code", "").strip("\n"),
-        says=row["says"],
+        says=row.get("says", []),
+        instead=row.get("instead", {}),
         rows=tuple(each for each in rows if each.link == f"docs/known-failures/{page}.md"),
         cells={subject: tuple(found) for subject, found in cells.items()},
     )

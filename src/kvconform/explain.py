@@ -11,9 +11,12 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kvconform import classes
+from kvconform.classes import Classes
 from kvconform.known import Failure, Known, load
 
 __all__ = ["Answer", "explain", "main", "normalise"]
@@ -51,20 +54,23 @@ class Answer:
     Attributes:
         failure: the known failure that it tells of, or None.
         perhaps: failures that it may tell of, each with the condition under which it does; empty beside a `failure`.
+        detail: what the message misses, which releases have it, and what to write instead; or an empty text.
     """
 
     failure: Failure | None = None
     perhaps: tuple[tuple[Failure, str], ...] = ()
+    detail: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The answer as `--json` prints it."""
         return {
             "known": self.failure.to_json() if self.failure else None,
+            "detail": self.detail,
             "perhaps": [{**failure.to_json(), "condition": when} for failure, when in self.perhaps],
         }
 
 
-def explain(message: str, known: Known) -> Answer:
+def explain(message: str, known: Known, table: Classes | None = None) -> Answer:
     """Find the failure that a message tells of.
 
     Of several whose texts the message holds, the one with the most text wins.
@@ -72,12 +78,13 @@ def explain(message: str, known: Known) -> Answer:
     Args:
         message: an error message, or a log with one in it.
         known: the known failures (`kvconform.known.load`).
+        table: what the cache classes of each release have (`kvconform.classes.load`, which is also the default).
 
     Returns:
         The failure, else those that it may be, else an empty answer.
     """
     text = normalise(message[-LONGEST:])
-    sure: list[tuple[int, Failure]] = []
+    sure: list[tuple[int, Failure, str]] = list(_missing(text, known, table or classes.load()))
     perhaps: dict[str, tuple[Failure, str]] = {}
     for failure in known.failures:
         for says in failure.says:
@@ -87,11 +94,22 @@ def explain(message: str, known: Known) -> Answer:
             if says.perhaps:
                 perhaps.setdefault(failure.page, (failure, says.perhaps))
             else:
-                sure.append((sum(map(len, literals)), failure))
+                sure.append((sum(map(len, literals)), failure, ""))
     if sure:
         # `max` keeps the first of equals, as the script does.
-        return Answer(max(sure, key=lambda found: found[0])[1])
+        _, failure, detail = max(sure, key=lambda found: found[0])
+        return Answer(failure, detail=detail)
     return Answer(perhaps=tuple(perhaps.values()))
+
+
+def _missing(text: str, known: Known, table: Classes) -> Iterator[tuple[int, Failure, str]]:
+    """The failure that code asks a cache for what other releases have, with what it asks for."""
+    found = classes.missing(text, table)
+    for failure in known.failures:
+        if found and failure.page == classes.PAGE:
+            instead = failure.instead.get(found.attribute, "")
+            more = f" Instead: {instead}" if instead else ""
+            yield found.length, failure, f"{found.what} is in transformers {found.where}.{more}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -119,7 +137,7 @@ def _standard_input() -> str:
 
 def _text(answer: Answer, known: Known) -> str:
     if answer.failure:
-        return "\n".join([f"Known: {answer.failure.title}.", *_lines(answer.failure)])
+        return "\n".join([f"Known: {answer.failure.title}.", *_lines(answer.failure, answer.detail)])
     if answer.perhaps:
         lines = ["Not known for sure. It may be:"]
         for failure, when in answer.perhaps:
@@ -132,14 +150,14 @@ def _text(answer: Answer, known: Known) -> str:
     )
 
 
-def _lines(failure: Failure) -> list[str]:
-    seen = f"{failure.seen}" if failure.seen else "not seen in any measured pair"
-    lines = [
+def _lines(failure: Failure, detail: str = "") -> list[str]:
+    """What to know of a failure; a detail tells the releases itself."""
+    measured = [
         f"  whose fault   {failure.fault}",
         f"  first bad     {failure.first_bad or 'older than what was measured'}",
         f"  first good    {failure.first_good or 'none yet'}",
-        f"  seen with     {seen}",
-        f"  what to do    {failure.fix}",
+        f"  seen with     {failure.seen or 'not seen in any measured pair'}",
     ]
-    lines += [f"      {line}" for line in failure.code.splitlines()]
+    lines = [f"  in detail     {detail}"] if detail else measured
+    lines += [f"  what to do    {failure.fix}", *(f"      {line}" for line in failure.code.splitlines())]
     return [*lines, f"  the page      docs/known-failures/{failure.page}.md, /failure/{failure.page}/ of the site"]

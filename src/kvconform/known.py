@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -46,6 +46,7 @@ class Failure:
         first_good: the first release after it that has not, or an empty text.
         seen: the pairs in which a measured check shows it, as a text.
         says: what messages say.
+        instead: for some attributes that caches had or got, what to write in their place.
     """
 
     page: str
@@ -57,10 +58,11 @@ class Failure:
     first_good: str
     seen: str
     says: tuple[Says, ...]
+    instead: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The failure without the texts that it is found by."""
-        return {name: value for name, value in asdict(self).items() if name != "says"}
+        return {name: value for name, value in asdict(self).items() if name not in ("says", "instead")}
 
 
 @dataclass(frozen=True)

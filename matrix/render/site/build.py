@@ -91,6 +91,7 @@ def _files(site: Site, axes: Axes, *, parquet: bool) -> Iterator[tuple[str, str]
     for name, schema in SCHEMAS.items():
         yield f"data/schemas/{name}.json", data.dump(schema)
     yield "data/known.json", known_json(found)
+    yield "data/classes.json", data.dump(data.classes())
     yield MESSAGES, data.dump(messages(found))
     yield PUBLICATIONS, data.dump(data.publications(found))
     for goal, pins in found.pins.items():

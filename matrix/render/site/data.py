@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matrix.classes.table import PATH as CLASSES
 from matrix.judge.baseline import OURS
 from matrix.judge.changes import ReleaseChanges
 from matrix.judge.failures import Failure, ranges
@@ -156,6 +157,12 @@ def failure(facts: Facts, one: Failure) -> dict[str, Any]:
     }
 
 
+def classes() -> dict[str, Any]:
+    """What the cache classes of each release have, as it travels with the library."""
+    found: dict[str, Any] = json.loads(CLASSES.read_text(encoding="utf-8"))
+    return found
+
+
 def known(facts: Facts) -> dict[str, Any]:
     """The summary that travels with the library: what `explain`, `pins` and `doctor` read."""
     names = ("page", "title", "fault", "fix", "code", "first_bad", "first_good", "says")
@@ -163,7 +170,8 @@ def known(facts: Facts) -> dict[str, Any]:
     for one in facts.failures:
         whole = failure(facts, one)
         seen = ranges(one.pairs, facts.releases["transformers"])
-        failures.append({**{name: whole[name] for name in names}, "seen": seen})
+        instead = {"instead": dict(one.instead)} if one.instead else {}
+        failures.append({**{name: whole[name] for name in names}, "seen": seen, **instead})
     pairs = {}
     for which in facts.pairs:
         found = {name: facts.answer(which, name) for name in facts.subjects}

@@ -110,6 +110,7 @@ class _Maker:
             architectures=architectures.answer(facts),
             pairs_json=inlined.script(self._pairs()),
             failures_json=inlined.script(known["failures"]),
+            classes_json=inlined.script(data.classes()),
         )
 
     def _latest(self) -> Pair:

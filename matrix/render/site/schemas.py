@@ -111,6 +111,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         subjects=_map(_list(_object(torch=_TEXT, transformers=_TEXT, passed=_COUNT, asked=_COUNT))),
     ),
     "failure": _document("A known failure", pairs=_list(_PAIR), **_FAILURE),
+    "classes": _document(
+        "In which releases of transformers each cache class, attribute and parameter is",
+        releases=_TEXTS,
+        classes=_map(_object(releases=_TEXT, attributes=_map(_TEXT), parameters=_map(_TEXT))),
+    ),
     "messages": _document(
         "What failing checks said",
         messages=_list(
@@ -158,7 +163,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "known": _document(
         "The summary that travels with the library",
         measured=_PAIR,
-        failures=_list(_object(seen=_TEXT, **_FAILURE)),
+        failures=_list(_object(seen=_TEXT, instead_=_map(_TEXT), **_FAILURE)),
         pairs=_map(_map(_TEXT)),
         goals=_list(_object(name=_TEXT, title=_TEXT, rule=_TEXT, pins=_PINS)),
     ),

@@ -130,7 +130,7 @@ RELEASES = {"torch": ["2.5", "2.6", "2.7"], "transformers": ["4.52", "4.53", "4.
 
 
 def failure(*rows: BaselineRow, fault: str = "transformers", **cells: tuple[Cell, ...]) -> Failure:
-    return Failure("page", "Title", fault, "", "fix", "", [], rows, cells)
+    return Failure("page", "Title", fault, "", "fix", "", [], {}, rows, cells)
 
 
 def test_first_bad_and_first_good_come_from_the_baseline() -> None:

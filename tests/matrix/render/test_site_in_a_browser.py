@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from matrix.classes.table import PATH as CLASSES
 from matrix.judge.failures import DEFAULT as FAILURES
 from tests.matrix.render.browsing import BROWSER, MASKS, SLOW, fits
 
@@ -78,15 +79,37 @@ def test_the_page_and_the_command_answer_alike(visit: Any, served: str) -> None:
     messages = [row["message"] for row in POSTED] + [f"E   {row['message']}" for row in POSTED] + odd
     rules = tomllib.loads(FAILURES.read_text(encoding="utf-8"))["failure"]
     messages += ["\n".join(says["all"]) for row in rules for says in row["says"]]
-    script = """(messages) => { const failures = JSON.parse(document.getElementById("failures").textContent);
-      return messages.map((one) => { const found = window.kvconform.explain(one, failures);
-        return [window.kvconform.normalise(one), found.failure && found.failure.page,
+    messages += _of_classes()
+    script = """(messages) => { const read = (id) => JSON.parse(document.getElementById(id).textContent);
+      const failures = read("failures"), classes = read("classes");
+      return messages.map((one) => { const found = window.kvconform.explain(one, failures, classes);
+        return [window.kvconform.normalise(one), found.failure && found.failure.page, found.detail,
           found.perhaps.map((each) => each[0].page)]; }); }"""
     told = page.evaluate(script, messages)
     expected = _by_the_library(messages)
     assert told == expected
-    for row, (_, found, _) in zip(POSTED, told, strict=False):
+    for row, (_, found, *_) in zip(POSTED, told, strict=False):
         assert (found or "") == row["page"], row["thread"]
+
+
+def _of_classes() -> list[str]:
+    """What Python says of every class, attribute and parameter in the table, and of some that are in none."""
+    found = [
+        "object of type 'DynamicCache' has no len()",
+        "'DynamicCache' object has no attribute 'nonsense'",
+        "'Nonsense' object has no attribute 'key_cache'",
+        "'DynamicCache' object has no attribute 'layers' and 'StaticCache' object is not subscriptable, then x y z",
+        "cannot import name 'DynamicCache' from 'transformers'",
+        "module 'transformers.cache_utils' has no attribute 'SinkCache'",
+        "type object 'DynamicCache' has no attribute 'from_legacy_cache'",
+    ]
+    for name, one in json.loads(CLASSES.read_text(encoding="utf-8"))["classes"].items():
+        found += [f"'{name}' object has no attribute '{attribute}'" for attribute in one["attributes"]]
+        found.append(f"cannot import name '{name}' from 'transformers.cache_utils'")
+        for call in one["parameters"]:
+            method, _, parameter = call.rstrip(")").partition("(")
+            found.append(f"{name}.{method}() got an unexpected keyword argument '{parameter}'")
+    return found
 
 
 def _by_the_library(messages: list[str]) -> list[list[Any]]:
@@ -99,6 +122,7 @@ def _by_the_library(messages: list[str]) -> list[list[Any]]:
         Failure(
             row["page"],
             *[""] * 7,
+            instead=row.get("instead", {}),
             says=tuple(
                 Says(tuple(one["all"]), tuple(one.get("unless", ())), one.get("perhaps", "")) for one in row["says"]
             ),
@@ -110,7 +134,8 @@ def _by_the_library(messages: list[str]) -> list[list[Any]]:
     for message in messages:
         answer = explain.explain(message, known)
         perhaps = [failure.page for failure, _ in answer.perhaps]
-        found.append([explain.normalise(message), answer.failure.page if answer.failure else None, perhaps])
+        page = answer.failure.page if answer.failure else None
+        found.append([explain.normalise(message), page, answer.detail, perhaps])
     return found
 
 

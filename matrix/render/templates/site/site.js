@@ -25,22 +25,57 @@
   ];
   const normalise = (text) => STEPS.reduce((found, [pattern, instead]) => found.replace(pattern, instead), text)
     .replace(/[A-Z]/g, (letter) => letter.toLowerCase()).replace(/^ +| +$/g, "");
-  const explain = (message, failures) => {
+  // What code asks a cache for that other releases have. The patterns and the rules of src/kvconform/classes.py.
+  const PAGE = "cache-has-no-attribute";
+  const MISSING = [
+    [/'([a-z_0-9]+)' object has no attribute '([a-z_0-9]+)'/g, "attributes", ""],
+    [/type object '([a-z_0-9]+)' has no attribute '([a-z_0-9]+)'/g, "attributes", ""],
+    [/'([a-z_0-9]+)' object is not subscriptable/g, "attributes", "__getitem__"],
+    [/'([a-z_0-9]+)' object is not iterable/g, "attributes", "__iter__"],
+    [/object of type '([a-z_0-9]+)' has no len\(\)/g, "attributes", "__len__"],
+    [/([a-z_0-9]+)\.([a-z_0-9]+)\(\) got an unexpected keyword argument '([a-z_0-9]+)'/g, "parameters", ""],
+    [/([a-z_0-9]+)\.([a-z_0-9]+)\(\) missing # required positional arguments?: '([a-z_0-9]+)'/g, "parameters", ""],
+    [/cannot import name '([a-z_0-9]+)' from 'transformers/g, "", ""],
+    [/module 'transformers[a-z_.]*' has no attribute '([a-z_0-9]+)'/g, "", ""],
+  ];
+  const missing = (text, table) => {
+    const always = `${table.releases[0]}..${table.releases[table.releases.length - 1]}`;
+    const byName = new Map(Object.entries(table.classes).map(([name, one]) => [name.toLowerCase(), [name, one]]));
+    let last = null;
+    for (const [pattern, kind, operator] of MISSING) for (const match of text.matchAll(pattern)) {
+      if (!byName.has(match[1])) continue;
+      const [name, one] = byName.get(match[1]);
+      const asked = operator || (kind === "parameters" ? `${match[2]}(${match[3]})` : match[2]);
+      const key = kind && Object.keys(one[kind]).find((each) => each.toLowerCase() === asked);
+      const where = kind ? key && one[kind][key] : one.releases !== always && one.releases;
+      const end = match.index + match[0].length;
+      if (where && !(last && last.end >= end)) last = {
+        what: kind ? `${name}.${key}` : name, where: where.split(",").map((part) => part.replace("..", " to ")).join(" and "),
+        attribute: kind === "attributes" ? key : "", size: match[0].length, end,
+      };
+    }
+    return last;
+  };
+  const explain = (message, failures, table) => {
     const text = normalise(message.slice(-1000000));
-    let best = null, most = -1;
-    const perhaps = new Map();
+    let best = null, most = -1, detail = "";
+    const perhaps = new Map(), found = missing(text, table), asking = found && failures.find((failure) => failure.page === PAGE);
+    if (asking) {
+      const instead = (asking.instead || {})[found.attribute];
+      [best, most, detail] = [asking, found.size, `${found.what} is in transformers ${found.where}.${instead ? ` Instead: ${instead}` : ""}`];
+    }
     for (const failure of failures) for (const says of failure.says) {
       const parts = says.all.map(normalise);
       if (!parts.every((part) => text.includes(part)) || (says.unless || []).some((part) => text.includes(normalise(part)))) continue;
       if (says.perhaps) { if (!perhaps.has(failure.page)) perhaps.set(failure.page, [failure, says.perhaps]); continue; }
       const size = parts.reduce((sum, part) => sum + part.length, 0);
-      if (size > most) [best, most] = [failure, size];
+      if (size > most) [best, most, detail] = [failure, size, ""];
     }
-    return { failure: best, perhaps: best ? [] : [...perhaps.values()] };
+    return { failure: best, detail, perhaps: best ? [] : [...perhaps.values()] };
   };
   window.kvconform = { normalise, explain };
 
-  const tell = (failure, when) => {
+  const tell = (failure, when, detail) => {
     const box = make("div");
     const head = make("p");
     head.append(make("b", failure.title));
@@ -48,10 +83,13 @@
     head.append(".");
     const list = make("dl");
     const row = (name, text) => { list.append(make("dt", name), make("dd", text)); };
-    row("Whose fault", failure.fault);
-    row("First bad", failure.first_bad || "older than what was measured");
-    row("First good", failure.first_good || "none yet");
-    row("Seen with", failure.seen || "no measured pair");
+    if (detail) row("In detail", detail);
+    else {
+      row("Whose fault", failure.fault);
+      row("First bad", failure.first_bad || "older than what was measured");
+      row("First good", failure.first_good || "none yet");
+      row("Seen with", failure.seen || "no measured pair");
+    }
     row("What to do", failure.fix);
     box.append(head, list);
     if (failure.code) box.append(make("pre", failure.code));
@@ -83,11 +121,11 @@
   };
   const form = document.getElementById("explain");
   if (form) {
-    const failures = data("failures"), output = form.querySelector("output"), area = form.querySelector("textarea");
+    const failures = data("failures"), table = data("classes"), output = form.querySelector("output"), area = form.querySelector("textarea");
     const run = () => {
       if (!area.value.trim()) return output.replaceChildren();
-      const { failure, perhaps } = explain(area.value, failures);
-      if (failure) output.replaceChildren(make("p", "Known.", "tag known"), tell(failure));
+      const { failure, perhaps, detail } = explain(area.value, failures, table);
+      if (failure) output.replaceChildren(make("p", "Known.", "tag known"), tell(failure, "", detail));
       else if (perhaps.length) output.replaceChildren(make("p", "Not known for sure. It may be:", "tag open"), ...perhaps.map(([one, when]) => tell(one, when)));
       else {
         const asked = area.value, none = `Unknown: none of the ${failures.length} known failures says this`;
