@@ -1,4 +1,4 @@
-"""Patches: models export with a mask, eager results stay what they are, and leaving takes everything back."""
+"""Patches: models export with a mask and without, eager results stay the same, and leaving takes everything back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from kvconform.checks.errors import expect
 from kvconform.checks.patches import whole_snapshot
-from kvconform_conformance.examples.masked import MASKED, MIXTRAL, MaskedExport, expect_exports_with_mask
+from kvconform_conformance.examples.masked import MASKED, MIXTRAL, UNMASKED, MaskedExport, expect_exports
 from kvconform_conformance.examples.models import MODELS, TinyModel, tokens
 from kvconform_conformance.runner.subjects import Subject
 
@@ -24,7 +24,16 @@ def test_exported_with_mask(registered: object, asked: MaskedExport) -> None:
 
     It equals eager at two sizes that the export did not see.
     """
-    expect_exports_with_mask(asked)
+    expect_exports(asked)
+
+
+@pytest.mark.parametrize("asked", UNMASKED, ids=lambda asked: asked.name)
+def test_exported_without_mask(registered: object, asked: MaskedExport) -> None:
+    """A prefill or decode step without a mask exports with batch and length dynamic.
+
+    It equals eager at two sizes that the export did not see.
+    """
+    expect_exports(asked)
 
 
 @pytest.mark.parametrize("tiny", [*MODELS, MIXTRAL], ids=lambda tiny: tiny.name)

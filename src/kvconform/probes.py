@@ -282,18 +282,26 @@ def names_in_code(cls: type) -> tuple[str, ...]:
 def takes_dynamic_int() -> bool:
     """Whether torch.export accepts an int input as dynamic.
 
-    torch 2.6 answers "Cannot associate shape ... to non-tensor type"; it is asked with the smallest program there is.
+    torch 2.7 answers "Cannot associate shape ... to non-tensor type". What torch 2.8 and later wrap such an int in is
+    asked for its shape, in a tenth of a millisecond; a torch without it exports the smallest program there is.
     """
+    auto = automatic_dimension()
+    if auto is None:
+        return False
+    shapes = importlib.import_module("torch.export.dynamic_shapes")
+    try:
+        if hasattr(shapes, "_IntWrapper") and hasattr(shapes, "_check_dynamic_shapes"):
+            shapes._check_dynamic_shapes({"n": shapes._IntWrapper(7)}, {"n": auto})
+            return True
+        return _exports_dynamic_int(auto)
+    except Exception:  # noqa: BLE001 (whatever torch raises here, its answer is no)
+        return False
 
+
+def _exports_dynamic_int(auto: Any) -> bool:
     class Add(torch.nn.Module):
         def forward(self, x: torch.Tensor, n: int) -> torch.Tensor:
             return x + n
 
-    auto = automatic_dimension()
-    if auto is None:
-        return False
-    try:
-        program = torch.export.export(Add(), (torch.zeros(2), 7), dynamic_shapes=(None, auto), strict=False)
-        return bool(torch.equal(program.module()(torch.zeros(2), 8), torch.full((2,), 8.0)))
-    except Exception:  # noqa: BLE001 (whatever torch raises here, its answer is no)
-        return False
+    program = torch.export.export(Add(), (torch.zeros(2), 7), dynamic_shapes=(None, auto), strict=False)
+    return bool(torch.equal(program.module()(torch.zeros(2), 8), torch.full((2,), 8.0)))

@@ -105,6 +105,23 @@ def test_the_length_of_a_window_is_a_dimension_of_its_own():
 
 @slides
 @patched
+def test_the_quick_answers_of_the_probe_are_those_of_an_export():
+    class Decides(Sliding):
+        def get_mask_sizes(self, *_):
+            return max(self.cumulative_length - self.sliding_window, 0), 0
+
+    class Counts(Sliding):
+        def get_mask_sizes(self, *_):
+            return 1 + self.cumulative_length, self.cumulative_length - 1
+
+    assert probes._exports_dynamic_int(probes.automatic_dimension())
+    assert patch._asks_its_count(Decides)
+    assert not patch._asks_its_count(Counts)
+    assert not patch._takes_all_lengths(Sliding)
+
+
+@slides
+@patched
 def test_what_is_not_traced_is_what_the_release_does(monkeypatch):
     called = []
     for name in ("update", "get_mask_sizes"):

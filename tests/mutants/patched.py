@@ -105,6 +105,20 @@ def takes_every_step_for_a_prompt(forward: Any) -> Any:
     return wrong
 
 
+@spoils("masks-too-long")
+def loses_the_first_key(update: Any) -> Any:
+    """The mask that is traced is cut at its other end."""
+
+    @functools.wraps(update)
+    def wrong(*args: Any, **named: Any) -> Any:
+        found = update(*args, **named)
+        if not isinstance(found, torch.Tensor) or not is_traced(found):
+            return found
+        return torch.cat([found[..., 1:], found[..., -1:]], dim=-1)
+
+    return wrong
+
+
 @spoils("returned-objects")
 def gives_nothing_back(_: Any) -> Any:
     """In the place of an object that came in the module returns nothing."""

@@ -1,4 +1,7 @@
-"""Prefills and decode steps with an attention mask of two dimensions, as `generate` gives one, made to be exported."""
+"""Prefills and decode steps of the models that people export, made to be exported.
+
+With an attention mask of two dimensions, as `generate` gives one, or with none.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ WIDE, LONGEST = 32, 28
 class Masked(torch.nn.Module):
     """A model that takes tokens, a mask of every token so far, a cache or None, an encoder's output, and positions.
 
-    Positions are given to models that take them as `cache_position`.
+    The mask may be None. Positions are given to models that take them as `cache_position`.
     """
 
     def __init__(self, tiny: TinyModel, model: Any) -> None:
@@ -34,7 +37,7 @@ class Masked(torch.nn.Module):
         self.placed = "cache_position" in inspect.signature(model.forward).parameters
 
     def forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, encoded: Any = None, place: Any = None
+        self, ids: torch.Tensor, mask: torch.Tensor | None, cache: Any = None, encoded: Any = None, place: Any = None
     ) -> tuple[Any, Any]:
         """Logits and cache."""
         given: dict[str, Any] = {self.argument: cache, "use_cache": True}
@@ -50,11 +53,15 @@ class Masked(torch.nn.Module):
 
 @dataclass(frozen=True)
 class MaskedExport:
-    """A model's prefill, or its decode step where `held`; `placed` gives the positions too, as `generate` does."""
+    """A model's prefill, or its decode step where `held`; with a mask where `masked`.
+
+    `placed` gives the positions too, as `generate` does.
+    """
 
     tiny: TinyModel
     held: bool
     placed: bool = False
+    masked: bool = True
 
     @property
     def name(self) -> str:
@@ -69,12 +76,13 @@ class MaskedExport:
     def inputs(self, model: Any, batch: int, length: int) -> tuple[Any, ...]:
         """Tokens, and a mask that leaves the first token of every second row out, as padding."""
         count = 1 if self.held else length
-        mask = torch.ones(batch, length + (1 if self.held else 0), dtype=torch.long)
+        total = length + (1 if self.held else 0)
+        mask = torch.ones(batch, total, dtype=torch.long)
         mask[1::2, 0] = 0
         cache = self.cache(model, batch, length) if self.held else self.tiny.start(model, batch)
         encoded = self.tiny.encode(model, batch).last_hidden_state if self.encodes else None
-        place = torch.arange(mask.shape[1] - count, mask.shape[1]) if self.placed else None
-        return tokens(batch, count, seed=1), mask, cache, encoded, place
+        place = torch.arange(total - count, total) if self.placed else None
+        return tokens(batch, count, seed=1), mask if self.masked else None, cache, encoded, place
 
     @property
     def encodes(self) -> bool:
@@ -94,7 +102,7 @@ class MaskedExport:
         build = self.cache if self.held else lambda model, batch, _: self.tiny.start(model, batch)
         return (
             {0: dims.batch} if self.held else {0: dims.batch, 1: dims.length},
-            {0: dims.batch, 1: length},
+            {0: dims.batch, 1: length} if self.masked else None,
             shapes.dynamic_shapes(lambda *sizes: build(model, *sizes), *EXAMPLE, dims),
             {0: dims.batch} if self.encodes else None,
             {} if self.placed else None,
@@ -122,7 +130,7 @@ def _of(tiny: TinyModel, **more: Any) -> tuple[MaskedExport, MaskedExport]:
 
 
 _ONE: dict[str, Any] = {"num_hidden_layers": 1}
-MASKED = (
+FAMILIES = (
     *_of(BY_NAME["llama"], **_ONE),
     *_of(BY_NAME["mistral"], sliding_window=WIDE, **_ONE),
     *_of(BY_NAME["qwen2"], **_ONE),
@@ -130,18 +138,23 @@ MASKED = (
     *_of(BY_NAME["gemma3"], sliding_window=WIDE),
     *_of(BY_NAME["phi3"], **_ONE),
     *_of(MIXTRAL, sliding_window=None, **_ONE),
-    *_of(replace(MIXTRAL, name="mixtral-loop"), sliding_window=None, **_LOOP, **_ONE),
-    # Convolutions and state spaces. Which numbers of tokens their prefills take depends on the model: `more-models`.
-    MaskedExport(BY_NAME["lfm2"], held=True),
-    MaskedExport(BY_NAME["bamba"], held=True, placed=True),
     *_of(BY_NAME["t5"], num_layers=1),
     *_of(BY_NAME["bart"], decoder_layers=1),
     *_of(BY_NAME["whisper"], decoder_layers=1),
     *_of(BY_NAME["gpt2"], n_layer=1),
 )
+"""Prefill and decode step of the families that every release with patches has to export, with a mask and without."""
+UNMASKED = tuple(replace(one, masked=False) for one in FAMILIES)
+MASKED = (
+    *FAMILIES,
+    *_of(replace(MIXTRAL, name="mixtral-loop"), sliding_window=None, **_LOOP, **_ONE),
+    # Convolutions and state spaces. Which numbers of tokens their prefills take depends on the model: `more-models`.
+    MaskedExport(BY_NAME["lfm2"], held=True),
+    MaskedExport(BY_NAME["bamba"], held=True, placed=True),
+)
 
 
-def expect_exports_with_mask(asked: MaskedExport) -> None:
+def expect_exports(asked: MaskedExport) -> None:
     """Export with batch and length dynamic, and equal eager at two sizes that the export did not see."""
     model = asked.tiny.build()
     module = Masked(asked.tiny, model)

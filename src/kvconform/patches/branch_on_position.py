@@ -23,14 +23,13 @@ import importlib.util
 import inspect
 import operator
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-from kvconform.patches.of_models import in_loaded_modules, model_classes
+from kvconform.patches.of_models import in_loaded_modules, model_classes, source_of
 from kvconform.patches.patch import Answer, Patch, Replacement, needed, not_applicable
 from kvconform.patches.tracing import is_traced
 
@@ -48,18 +47,10 @@ _COMPARED = {"gt": operator.gt, "ne": operator.ne, "eq": operator.eq}
 def _probe() -> Answer:
     if importlib.util.find_spec("transformers") is None:
         return not_applicable("transformers is not installed")
-    sources = [source for source in map(_source_of, _ASKED) if source]
+    sources = [source for source in map(source_of, _ASKED) if source]
     if not any(_ASKS in source for source in sources):
         return not_applicable("the models of this release do not ask a tensor of positions where a step begins")
     return needed("models of this release ask a tensor of positions where a step begins, which is data")
-
-
-def _source_of(model: str) -> str | None:
-    """The source of a model; None where the release lacks the model. Not even the package of the model is imported."""
-    package = importlib.util.find_spec("transformers")
-    places = (package.submodule_search_locations or ()) if package is not None else ()
-    found = [Path(place, "models", model, f"modeling_{model}.py") for place in places]
-    return next((path.read_text(encoding="utf-8") for path in found if path.is_file()), None)
 
 
 class _Range(NamedTuple):

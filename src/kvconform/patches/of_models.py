@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import torch
 
 from kvconform.patches.patch import Replacement
 
-__all__ = ["in_loaded_modules", "model_classes"]
+__all__ = ["in_loaded_modules", "model_classes", "source_of"]
 
 _MODELS = "transformers.models."
 
@@ -29,3 +31,11 @@ def model_classes(module: ModuleType) -> Iterator[type]:
     for member in list(vars(module).values()):
         if isinstance(member, type) and member.__module__ == module.__name__ and issubclass(member, torch.nn.Module):
             yield member
+
+
+def source_of(model: str) -> str | None:
+    """The source of a model; None where the release lacks the model. Not even the package of the model is imported."""
+    package = importlib.util.find_spec("transformers")
+    places = (package.submodule_search_locations or ()) if package is not None else ()
+    found = [Path(place, "models", model, f"modeling_{model}.py") for place in places]
+    return next((path.read_text(encoding="utf-8") for path in found if path.is_file()), None)

@@ -55,9 +55,48 @@ def _probe() -> Answer:
     if not probes.takes_dynamic_int():
         return not_applicable("this torch takes no dynamic int, which the counter of a sliding layer has to be")
     growing = _classes(_GROWING)
-    if growing and _takes_all_lengths(growing[0]):
+    if growing and not _asks_its_count(growing[0]) and _takes_all_lengths(growing[0]):
         return not_needed("one exported update of a sliding layer takes all lengths")
     return needed("an exported update of a sliding layer takes lengths on one side of its window only")
+
+
+class _Count(int):
+    """A count that remembers whether anything was decided by it, as torch.export does by a guard."""
+
+    decided = 0
+
+    def __add__(self, other: int) -> _Count:
+        return _Count(int(self) + other)
+
+    def __sub__(self, other: int) -> _Count:
+        return _Count(int(self) - other)
+
+    def _compare(self, answer: bool) -> bool:
+        _Count.decided += 1
+        return answer
+
+    def __lt__(self, other: int) -> bool:
+        return self._compare(int(self) < other)
+
+    def __gt__(self, other: int) -> bool:
+        return self._compare(int(self) > other)
+
+    def __le__(self, other: int) -> bool:
+        return self._compare(int(self) <= other)
+
+    def __ge__(self, other: int) -> bool:
+        return self._compare(int(self) >= other)
+
+
+def _asks_its_count(cls: Any) -> bool:
+    """Whether a layer that grows decides by its count how long a mask is. It costs no export to find that out."""
+    layer, new = cls(_PROBED_WINDOW), torch.zeros(1, 1, 2, 1)
+    layer.update(new, new)
+    layer.cumulative_length = _Count(layer.cumulative_length)
+    _Count.decided = 0
+    # The argument is a length since 5.4, and the positions before.
+    layer.get_mask_sizes(1 if "query_length" in probes.parameters_of(cls.get_mask_sizes) else torch.arange(2, 3))
+    return bool(_Count.decided)
 
 
 def _takes_all_lengths(cls: Any) -> bool:
