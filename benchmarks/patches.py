@@ -3,10 +3,10 @@
     python benchmarks/patches.py [--rounds N]
 
 What is compared takes turns, so that what else the machine does falls on both; a ratio is of the medians. The first
-entry also asks what this environment needs, which loads torch's exporter and exports small programs. It is shown
-in two parts, loading and asking; both happen once a process. Goals: entering and leaving costs at most 50 ms from then
-on, an eager step with patches at most 1.05 times one without, and a step of the program for every length of a window
-at most 1.1 times one of a program for one length. Exit 1 where a goal is missed.
+entry also asks what this environment needs, once a process. It is measured after what everybody who exports loads in
+any case: a model, and torch's exporter. Goals: entering and leaving costs at most 50 ms, the first time too, an eager
+step with patches at most 1.05 times one without, and a step of the program for every length of a window at most 1.1
+times one of a program for one length. Exit 1 where a goal is missed.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=30)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
-    loaded, first = loading(), context()
-    seconds, llama = statistics.median(context() for _ in range(rounds)), model()
+    llama, loaded, first = model(), loading(), context()
+    seconds = statistics.median(context() for _ in range(rounds))
     with patch_functions():
         names = applied.in_force()
 
@@ -150,7 +150,7 @@ def main() -> int:
     print(f"eager decoding, patches on / off: {eager:.3f} (goal {DECODE_GOAL})")
     said = "not asked, this environment has no such patch" if window is None else f"{window:.3f} (goal {WINDOW_GOAL})"
     print(f"exported decode step, every length / one length: {said}")
-    return int(seconds > CONTEXT_GOAL or eager > DECODE_GOAL or (window or 0) > WINDOW_GOAL)
+    return int(max(first, seconds) > CONTEXT_GOAL or eager > DECODE_GOAL or (window or 0) > WINDOW_GOAL)
 
 
 if __name__ == "__main__":
