@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from matrix.cells.cell import Cell
+from matrix.classes.changes import changes as class_changes
 from matrix.judge.architectures import QUESTIONS
 from matrix.judge.baseline import NATIVE, OURS, PATCHED
 from matrix.judge.failures import Failure, ranges
@@ -254,6 +255,7 @@ class _Maker:
             rows=rows,
             unmeasured=[(pair, pair[axis == "torch"]) for pair in unmeasured],
             change=change,
+            classes=class_changes(data.classes(), release) if axis == "transformers" else None,
             tones=phrases.TONES,
         )
 
