@@ -91,10 +91,27 @@ def test_rows_are_strict():
     assert not harmless.problems(rows, known, judged=known, survived={"a/1", "a/2", "b"}).lines
 
 
-def test_a_row_without_a_reason_is_refused(tmp_path):
+def test_a_row_about_releases_that_lack_a_name_is_silent_on_others():
+    lacking = Row("a", "nobody sees it", lacks="transformers.cache_utils:NeverThere")
+    having = Row("b", "nor this", lacks="transformers.cache_utils:DynamicCache")
+    found = harmless.problems([lacking, having], {"a", "b"}, judged={"a", "b"}, survived={"a", "b"})
+    assert found.unexplained == ("b",)
+    assert not harmless.problems([having], {"b"}, judged={"b"}, survived=set()).lines
+    assert harmless.problems([lacking], {"a"}, judged={"a"}, survived=set()).lines
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ('mutant = "a"\nreason = ""', "needs a mutant and a reason"),
+        ('mutant = "a"\nreason = "b"\nlacks = "DynamicLayer"', "as module:Name"),
+    ],
+    ids=["no-reason", "no-name"],
+)
+def test_a_row_that_says_too_little_is_refused(tmp_path, row, said):
     path = tmp_path / "harmless.toml"
-    path.write_text('[[harmless]]\nmutant = "a"\nreason = ""\n', encoding="utf-8")
-    with pytest.raises(ValueError, match="needs a mutant and a reason"):
+    path.write_text(f"[[harmless]]\n{row}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=said):
         harmless.load(path)
 
 
