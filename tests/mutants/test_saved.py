@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 
 from mutants import __main__ as command
 from mutants import running, saved
+from mutants.asking import Check
 from mutants.generated import Mutant
 from mutants.running import Questions, Verdict
 from mutants.saved import Answers
@@ -125,6 +127,29 @@ def test_the_command_goes_on_and_says_so(tmp_path, asked, monkeypatch, capsys):
     assert "3 of 3 mutants killed" in capsys.readouterr().out
     assert command.main(["--fresh"]) == 0
     assert asked.names == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_a_check_that_cannot_fail_is_named(tmp_path, monkeypatch, capsys):
+    def notices_all(registered):
+        raise AssertionError(registered.name)
+
+    def notices_the_last(registered):
+        assert registered.name != "c"
+
+    def cannot_fail(registered):
+        assert registered
+
+    functions = {"x/all": notices_all, "x/last": notices_the_last, "x/cannot-fail": cannot_fail}
+    checks = tuple(Check(name, function) for name, function in functions.items())
+    known = {one.name: replace(one, context=contextlib.nullcontext) for one in MUTANTS}
+    monkeypatch.setattr(running, "prepare", lambda: known)
+    monkeypatch.setattr(command, "_questions", lambda: Questions(checks, (), ()))
+    monkeypatch.setattr(Answers, "here", lambda: Answers(tmp_path / "answers.jsonl"))
+    for arguments in (["--idle"], ["--idle", "--jobs=1"]):
+        assert command.main(arguments) == 0
+        out = capsys.readouterr().out
+        assert "3 of 3 mutants killed" in out
+        assert "1 of 3 checks kill no mutant: x/cannot-fail" in out
 
 
 def test_forks_that_nobody_waits_for_are_ended(tmp_path):
