@@ -11,7 +11,7 @@ import numpy as np
 from matrix.cells.cell import Cell
 from matrix.judge.goals import Word
 from matrix.judge.table import JudgedTable
-from matrix.records.lines import NOT_ASKED, Record
+from matrix.records.lines import NOT_ASKED, WRONG, Record
 
 CATEGORY = "architectures"
 QUESTIONS = {"round-trip": "round trip", "exported-decode": "decode", "exported-prefill": "prefill"}
@@ -19,6 +19,8 @@ QUESTIONS = {"round-trip": "round trip", "exported-decode": "decode", "exported-
 
 _ID = re.compile(r"architectures/([a-z-]+)\[(.+)\]")
 _TASK = re.compile(r"(?:For[A-Z][A-Za-z0-9]*|LMHeadModel|Model)$")
+_DIFFERS = re.compile(r"logits differ by ")
+_NO_CACHE = re.compile(r"returns no cache|calls this model without a cache")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -54,6 +56,50 @@ class Architecture:
         if not asked:
             return "unknown"
         return "yes" if len(passed) == len(asked) else "partly" if passed else "no"
+
+
+def is_wrong(record: Record) -> bool:
+    """Whether a program or a restored cache gave an answer, and it was another one than the model's."""
+    return record.status in WRONG and _DIFFERS.search(record.message) is not None
+
+
+def has_no_cache(record: Record) -> bool:
+    """Whether a model that does not apply was made and generates, but without a cache."""
+    return record.status in NOT_ASKED and _NO_CACHE.search(record.message) is not None
+
+
+@dataclass
+class Sums:
+    """The architectures of a cell, counted for one subject.
+
+    Attributes:
+        every: all that the release has.
+        made: those of which a tiny model generates.
+        cached: those of them that return a cache: only they are asked anything.
+        passed: by question, how many pass.
+        wrong: by question, which ones give a wrong answer.
+    """
+
+    every: int = 0
+    made: int = 0
+    cached: int = 0
+    passed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(QUESTIONS, 0))
+    wrong: dict[str, list[str]] = field(default_factory=lambda: {question: [] for question in QUESTIONS})
+
+
+def sums(found: Iterable[Architecture], cell: Cell, subject: str) -> Sums:
+    """Count the model classes of a cell."""
+    total = Sums()
+    for architecture in found:
+        for model, asked in sorted(architecture.answers.get(cell, {}).get(subject, {}).items()):
+            answered = {question: record for question, record in asked.items() if record.status not in NOT_ASKED}
+            total.every += 1
+            total.made += bool(answered) or any(map(has_no_cache, asked.values()))
+            total.cached += bool(answered)
+            for question, record in answered.items():
+                total.passed[question] += record.status == "pass"
+                total.wrong[question] += [model] if is_wrong(record) else []
+    return total
 
 
 def address(model: str) -> str:

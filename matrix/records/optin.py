@@ -1,7 +1,8 @@
 """Answers to opt-in categories: published beside the answers to everything, in a file of their own.
 
 A run that asks only opt-in categories (`--category onnx`) says nothing about the rest, so it never stands in for a
-cell's record. `reports/optin.parquet` holds one run a cell: of each opt-in category the newest answers.
+cell's record. `reports/optin.parquet` holds one run a cell: of each opt-in category and subject the newest answers. A
+category may take an hour a subject, so one subject may be asked at a time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from matrix.cells import optin
-from matrix.records.lines import CellRun, Selection
+from matrix.records.lines import CellRun, Record, Selection
 
 NAME = "optin.parquet"
 """The file, beside the published records."""
@@ -29,10 +30,10 @@ def split(runs: Iterable[CellRun]) -> tuple[list[CellRun], list[CellRun]]:
 
 
 def joined(runs: Iterable[CellRun]) -> list[CellRun]:
-    """One run a cell, ordered by cell: of each opt-in category the answers of the run that asked it last.
+    """One run a cell, ordered by cell: of each opt-in category and subject the answers of the run that asked it last.
 
-    The header is that of the latest run, with every category that is there and every package that any of them had. An
-    answer of an earlier run tells when it was asked.
+    The header is that of the latest run, with every category and subject that is there and every package that any of
+    them had. An answer of an earlier run tells when it was asked.
     """
     cells: dict[str, CellRun] = {}
     for run in sorted(runs, key=lambda run: (run.cell, run.environment.started or "")):
@@ -41,12 +42,18 @@ def joined(runs: Iterable[CellRun]) -> list[CellRun]:
     return list(cells.values())
 
 
+def asks(run: CellRun, record: Record) -> bool:
+    """Whether a run asked the category and the subject of a record, so that its answers stand in for that one."""
+    about = run.environment
+    return record.category in about.selection.categories and record.subject in about.subjects
+
+
 def _added(earlier: CellRun, run: CellRun) -> CellRun:
-    anew, about, before = set(run.environment.selection.categories), run.environment, earlier.environment
+    about, before = run.environment, earlier.environment
     kept = [
         dataclasses.replace(record, asked=record.asked or before.started or "")
         for record in earlier.records
-        if record.category not in anew
+        if not asks(run, record)
     ]
     categories = tuple(dict.fromkeys([*before.selection.categories, *about.selection.categories]))
     environment = dataclasses.replace(

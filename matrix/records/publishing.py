@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from matrix.cells.options import CellOptions
+from matrix.cells.options import EVERY_SUBJECT, CellOptions
 from matrix.records.lines import CellRun
-from matrix.records.optin import joined
+from matrix.records.optin import asks, joined
 from matrix.records.sources import latest
+
+USUAL = (*EVERY_SUBJECT, "exporter")
+"""The subjects whose answers to opt-in categories are published."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,9 @@ def merge(published: Iterable[CellRun], own: Iterable[CellRun]) -> Merged:
 
 
 def merge_opt_in(published: Iterable[CellRun], own: Iterable[CellRun]) -> Merged:
-    """Take answers to opt-in categories over: complete runs of the usual subjects, each in place of its categories.
+    """Take answers to opt-in categories over: complete runs of any of the usual subjects.
 
-    What a run says of a category replaces what was published of it for the cell; the other categories stay.
+    What a run says of a category and a subject replaces what was published of both for the cell; the rest stays.
     """
     before = list(published)
     left: dict[str, str] = {}
@@ -62,7 +65,7 @@ def merge_opt_in(published: Iterable[CellRun], own: Iterable[CellRun]) -> Merged
         reasons = [
             (not run.complete, "the run did not reach its end"),
             (run.unresolved is not None, f"no environment could be made for {about.selection}"),
-            (not CellOptions().asks(about.subjects), f"only {', '.join(about.subjects)} was asked"),
+            (not set(about.subjects) <= set(USUAL), f"subjects that only this run has: {', '.join(about.subjects)}"),
             (any(_has(each, run) for each in before), "it is published already"),
         ]
         why_not = next((why for holds, why in reasons if holds), "")
@@ -74,12 +77,11 @@ def merge_opt_in(published: Iterable[CellRun], own: Iterable[CellRun]) -> Merged
 
 
 def _has(published: CellRun, run: CellRun) -> bool:
-    """Whether a published run has the answers of a run, or later ones to the same categories."""
-    asked = set(run.environment.selection.categories)
-    there = asked <= set(published.environment.selection.categories)
-    when = [
-        record.asked or published.environment.started or "" for record in published.records if record.category in asked
-    ]
+    """Whether a published run has the answers of a run, or later ones to the same categories and subjects."""
+    about = published.environment
+    there = set(run.environment.selection.categories) <= set(about.selection.categories)
+    there = there and set(run.environment.subjects) <= set(about.subjects)
+    when = [record.asked or about.started or "" for record in published.records if asks(run, record)]
     return published.cell == run.cell and there and min(when, default="") >= (run.environment.started or "")
 
 

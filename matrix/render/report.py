@@ -16,7 +16,7 @@ from matrix.records.lines import CellRun
 from matrix.records.optin import NAME, joined, split
 from matrix.records.sources import latest, read_good, together
 from matrix.records.writing import put
-from matrix.render import figures, tables, wording
+from matrix.render import architectures, figures, on_request, tables, wording
 from matrix.render.grid import Results, results, results_of
 from matrix.render.site import build
 from matrix.render.summary import MOST_NAMES
@@ -182,6 +182,8 @@ def _committed(found: Results) -> dict[str, str]:
         "table.md": tables.markdown(found),
         "table.csv": tables.as_csv(found),
         "figure.svg": figures.figure(found),
+        **architectures.files(found),
+        **on_request.files(found),
     }
 
 

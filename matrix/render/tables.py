@@ -39,7 +39,7 @@ def markdown_grid(grid: Grid, results: Results) -> str:
         [f"**{release}**", *(_spot(grid.at(torch, release), results) for torch in grid.torches)]
         for release in grid.transformers
     ]
-    return _markdown_table([head, *body])
+    return markdown_table([head, *body])
 
 
 def markdown(results: Results) -> str:
@@ -97,7 +97,7 @@ def _by_category(results: Results) -> str:
         [category, *(wording.breakdown(results.total(name, category)) for name in results.subjects)]
         for category in (*results.categories, ALL)
     ]
-    return _markdown_table([head, *body])
+    return markdown_table([head, *body])
 
 
 def _cell_words(place: Place, *, only_ours: bool = False) -> str:
@@ -108,7 +108,7 @@ def _cell_words(place: Place, *, only_ours: bool = False) -> str:
     if run is None or (run.unresolved is not None and only_ours):
         return ""
     if run.unresolved is not None:
-        return f"{title}\n\nNo install: {_inline(run.unresolved)}"
+        return f"{title}\n\nNo install: {inline(run.unresolved)}"
     lines = [f"- {_words(cause)}" for cause in findings(place.verdicts(OURS))]
     others = sorted({subject for subject, _ in place.tallies} - {OURS})
     if not only_ours:
@@ -119,17 +119,17 @@ def _cell_words(place: Place, *, only_ours: bool = False) -> str:
 def _words(cause: Finding) -> str:
     label = cause.label if cause.verdict in ("known", "fixed") else f"{cause.label}, {cause.verdict}"
     names = some([f"`{name}`" for name in cause.ids], MOST_NAMES)
-    text = f"{label}: {names}: {_inline(cause.message) or 'no message'}"
+    text = f"{label}: {names}: {inline(cause.message) or 'no message'}"
     return text + (f" **Why:** {_why(cause.row)}" if cause.row else "")
 
 
 def _why(row: BaselineRow) -> str:
     # A page of ours is told from reports/, where the tables are.
     link = f" [why](../{row.link})" if row.link.startswith("docs/") else f" <{row.link}>" if row.link else ""
-    return f"{_inline(row.reason)} (fault: {row.fault}){link}"
+    return f"{inline(row.reason)} (fault: {row.fault}){link}"
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     escaped = html.escape(" ".join(text.split()), quote=False)
     return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in escaped)
@@ -142,7 +142,8 @@ def _spot(place: Place, results: Results) -> str:
     return "<br>".join(wording.short(place, subject) for subject in results.subjects)
 
 
-def _markdown_table(rows: list[list[str]]) -> str:
+def markdown_table(rows: list[list[str]]) -> str:
+    """A table whose first row is its head."""
     head, *body = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
 

@@ -55,7 +55,7 @@ class Generations:
     @property
     def cache(self) -> str:
         """What the model calls its cache."""
-        return self.exported.calls[0].cache
+        return self.exported.cache
 
     @cached_property
     def plan(self) -> Plan:

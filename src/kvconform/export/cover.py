@@ -154,15 +154,16 @@ def module_for(model: Any, plan: Plan, kind: str, call: Call | None) -> Any:
 
 
 def _empty(plan: Plan, call: Call) -> Any:
-    """The structure of the cache that a prefill begins with.
+    """The structure of the cache that a prefill begins with; that of None where the model makes its cache itself.
 
     Raises:
         ExportError: it holds tensors, which a program cannot make at any batch size.
     """
-    leaves, spec = py_pytree.tree_flatten(call.inputs[plan.cache])
+    empty = call.inputs.get(plan.cache)
+    leaves, spec = py_pytree.tree_flatten(empty)
     if leaves:
         raise ExportError(
-            f"generate() gives the first step a {type(call.inputs[plan.cache]).__name__} with {len(leaves)} tensors "
+            f"generate() gives the first step a {type(empty).__name__} with {len(leaves)} tensors "
             "in it; a prefill is exported onto an empty cache. Choose a cache that grows: "
             "model.generation_config.cache_implementation = None"
         )

@@ -70,13 +70,13 @@ def learn(watched: list[Watched]) -> Plan:
         raise WatchError(f"generate() gives this model no {' or '.join(_IDS)}: {', '.join(first.inputs)}")
     prefills = [(state_of(one, 0, ids), one.calls[0]) for one in watched]
     steps = [(state_of(one, at, ids), one.calls[at]) for one in watched for at in range(1, len(one.calls))]
-    encoder = watched[0].encoder
+    encoder, cache = watched[0].encoder, watched[0].cache
     return Plan(
         source=next(iter(watched[0].prompt)),
-        cache=first.cache,
+        cache=cache,
         ids=ids,
-        prefill=_phase(prefills),
-        decode=_phase(steps),
+        prefill=_phase(prefills, cache),
+        decode=_phase(steps, cache),
         start=() if encoder is None else tuple(first.inputs[ids][0].tolist()),
         encoder=() if encoder is None else tuple(_tensors(encoder)),
     )
@@ -101,11 +101,11 @@ def _encoded(call: Call) -> torch.Tensor | None:
     return None if value is None else _tensor_of(value)
 
 
-def _phase(seen: list[tuple[State, Call]]) -> Phase:
+def _phase(seen: list[tuple[State, Call]], cache: str) -> Phase:
     first = seen[0][1]
-    names = [name for name in first.inputs if name != first.cache]
+    names = [name for name in first.inputs if name != cache]
     for _, call in seen:
-        if [name for name in call.inputs if name != call.cache] != names:
+        if [name for name in call.inputs if name != cache] != names:
             raise WatchError(f"generate() gives other inputs from call to call: {names}, then {list(call.inputs)}")
     found, settings = {}, {}
     for name in names:
@@ -144,6 +144,6 @@ def step_inputs(plan: Plan, watched: Watched, at: int) -> dict[str, Any]:
     state = state_of(watched, at, plan.ids)
     phase = plan.decode if at else plan.prefill
     given: dict[str, Any] = {name: rules.RULES[rule](state).contiguous() for name, rule in phase.rules.items()}
-    leaves, spec = py_pytree.tree_flatten(watched.calls[at].inputs[plan.cache])
+    leaves, spec = py_pytree.tree_flatten(watched.calls[at].inputs.get(plan.cache))
     whole = [leaf.contiguous() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     return {**given, plan.cache: py_pytree.tree_unflatten(whole, spec)}

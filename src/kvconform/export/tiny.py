@@ -10,6 +10,7 @@ ways to read the rules (`_WAYS`), and the first one counts whose model generates
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import re
@@ -130,8 +131,7 @@ def tiny_config(cls: type, way: _Way = _WAYS[0], **settings: Any) -> Any:
         TinyConfigError: the class refuses its own defaults, or the tiny values.
     """
     try:
-        chosen = _values(cls(), way) | _rules()["overrides"].get(cls.__name__, {}) | settings
-        return cls(**chosen)
+        return cls(**_values(_default(cls), way) | settings)
     except Exception as error:
         raise TinyConfigError(
             f"{cls.__name__} cannot be made tiny on {probes.release()}: {type(error).__name__}: "
@@ -143,6 +143,21 @@ def tiny_config(cls: type, way: _Way = _WAYS[0], **settings: Any) -> Any:
 def _rules() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(Path(__file__).with_name("tiny.json").read_text(encoding="utf-8"))
     return document
+
+
+def _overrides(cls: type) -> Any:
+    # Classes take values out of the dicts that they are given.
+    return copy.deepcopy(_rules()["overrides"].get(cls.__name__, {}))
+
+
+def _default(cls: type) -> Any:
+    """The configuration of a class by its defaults. Some classes have none for their parts; overrides give these."""
+    try:
+        return cls()
+    except Exception:
+        if not _overrides(cls):
+            raise
+        return cls(**_overrides(cls))
 
 
 def _settings(config: Any) -> dict[str, Any]:
@@ -163,12 +178,15 @@ def _declared(cls: type) -> set[str]:
 
 
 def _values(config: Any, way: _Way) -> dict[str, Any]:
-    """The settings of a configuration that become others, parts of it included."""
+    """The settings of a configuration that become others, parts of it included; overrides as they stand."""
     default = _settings(config)
+    overrides = _overrides(type(config))
     kept = _kept_layers(default, way.layers)
     declared = _declared(type(config))
     chosen: dict[str, Any] = {}
     for name, value in default.items():
+        if name in overrides:
+            continue
         if hasattr(value, "to_dict"):
             chosen[name] = _part(value, way)
         elif isinstance(value, dict):
@@ -179,13 +197,13 @@ def _values(config: Any, way: _Way) -> dict[str, Any]:
             chosen[name] = [value[layer] for layer in kept]
         else:
             chosen |= _by_rule(name, default, len(kept), nulls=way.which == "all")
-    return chosen
+    return chosen | overrides
 
 
 def _part(config: Any, way: _Way) -> Any:
     """A configuration inside another: as its own class makes it, else as a dict."""
     cls = type(config)
-    return cls(**_values(config, way) | _rules()["overrides"].get(cls.__name__, {})).to_dict()
+    return cls(**_values(config, way)).to_dict()
 
 
 def _mended(name: str, value: dict[str, Any]) -> dict[str, Any]:

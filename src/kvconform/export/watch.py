@@ -43,9 +43,10 @@ class Call:
         Raises:
             WatchError: no argument is.
         """
-        base = probes.cache_class("Cache")
+        # Mamba's and other hybrid models' caches were no subclasses of Cache until 5.x.
+        classes = tuple(probes.cache_classes())
         for name, value in self.inputs.items():
-            if base is not None and isinstance(value, base):
+            if isinstance(value, classes):
                 return name
         raise WatchError(
             f"generate() of {probes.release()} calls this model without a cache (arguments {', '.join(self.inputs)}): "
@@ -70,6 +71,15 @@ class Watched:
     calls: tuple[Call, ...]
     tokens: torch.Tensor
     processors: tuple[str, ...] = ()
+
+    @property
+    def cache(self) -> str:
+        """The name of the argument that is a cache. A model may make its cache itself: the first call then has none.
+
+        Raises:
+            WatchError: no argument of any call is.
+        """
+        return self.calls[-1].cache
 
     @property
     def batch(self) -> int:

@@ -11,9 +11,10 @@ from tests.matrix.factories import record, run
 EARLIER, LATER = "2026-11-20T10:00:00Z", "2026-11-22T10:00:00Z"
 
 
-def asked(*names: str, started: str = EARLIER, **about: object) -> CellRun:
+def asked(*names: str, subject: str = "kvconform", started: str = EARLIER, **about: object) -> CellRun:
     categories = tuple(dict.fromkeys(name.partition("/")[0] for name in names))
-    return run(*map(record, names), started=started, selection=Selection(categories=categories), **about)
+    records = [record(name, subject=subject) for name in names]
+    return run(*records, started=started, selection=Selection(categories=categories), subjects=(subject,), **about)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,14 @@ def test_of_each_category_the_newest_answers_stay() -> None:
     assert [(each.id, each.asked) for each in found.records] == [("aoti/a", EARLIER), ("onnx/a", "")]
     assert found.environment.selection == Selection(categories=("aoti", "onnx"))
     assert found.environment.started == LATER
+
+
+def test_of_each_subject_too() -> None:
+    ours, native = asked("onnx/a"), asked("onnx/a", subject="native", started=LATER)
+    again = asked("onnx/a", started="2026-11-23T10:00:00Z")
+    (found,) = joined([ours, native, again])
+    assert [(each.subject, each.asked) for each in found.records] == [("native", LATER), ("kvconform", "")]
+    assert found.environment.subjects == ("kvconform", "native")
 
 
 def test_what_is_not_complete_or_was_not_made_counts_for_nothing() -> None:

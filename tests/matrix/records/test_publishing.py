@@ -48,8 +48,9 @@ def test_more_subjects_than_the_usual_ones_are_welcome() -> None:
     assert merge([OLD], [new]).runs == (new,)
 
 
-def onnx(started: str = EARLIER, **about: object) -> CellRun:
-    return run(record("onnx/a"), started=started, selection=Selection(categories=("onnx",)), **about)
+def onnx(started: str = EARLIER, subject: str = "kvconform", **about: object) -> CellRun:
+    asked = record("onnx/a", subject=subject)
+    return run(asked, started=started, selection=Selection(categories=("onnx",)), **about)
 
 
 def test_answers_to_an_opt_in_category_are_taken_over_once() -> None:
@@ -61,15 +62,22 @@ def test_answers_to_an_opt_in_category_are_taken_over_once() -> None:
     assert merge_opt_in(merged.runs, [onnx(LATER)]).runs == (onnx(LATER),)
 
 
+def test_one_subject_of_an_opt_in_category_may_be_asked_at_a_time() -> None:
+    native = onnx(LATER, "native", subjects=("native",))
+    merged = merge_opt_in([onnx()], [native])
+    assert merged.taken == (f"{OLD.cell} --category onnx",)
+    assert merge_opt_in(merged.runs, [native]).taken == ()
+
+
 @pytest.mark.parametrize(
     ("own", "why"),
     [
         (onnx(complete=False), "did not reach its end"),
-        (onnx(subjects=("native",)), "only native was asked"),
+        (onnx(subjects=("kvconform", "mine:context")), "subjects that only this run has: kvconform, mine:context"),
         (run(unresolved="none", selection=Selection(categories=("onnx",))), "no environment"),
     ],
 )
-def test_less_than_the_usual_answers_to_an_opt_in_category_are_left(own: CellRun, why: str) -> None:
+def test_what_cannot_stand_for_an_opt_in_category_is_left(own: CellRun, why: str) -> None:
     merged = merge_opt_in([], [own])
     assert merged.runs == ()
     assert why in merged.left[own.cell]

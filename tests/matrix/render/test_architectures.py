@@ -1,0 +1,89 @@
+"""The table of architectures: counts, words and reasons of answers that are at hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from matrix.judge.baseline import Baseline
+from matrix.judge.table import judge_table, table_of
+from matrix.records.lines import CellRun, Record, Selection, Status
+from matrix.render import architectures, wording
+from matrix.render.grid import Results
+from tests.matrix.factories import record, run
+
+PATCHED = "kvconform with patches"
+NAME = wording.subject_name(PATCHED)
+NO_CACHE = "Rwkv returns no cache: its output has no past_key_values"
+WRONG = "decode step 2, batch 4: logits differ by 0.3, the cache by 0 (accepted: 0.0001)"
+
+
+def of(model: str, *statuses: Status, message: str = "", subject: str = PATCHED) -> list[Record]:
+    questions = ("round-trip", "exported-decode", "exported-prefill")
+    return [
+        record(f"architectures/{question}[{model}]", status, subject, "" if status == "pass" else message)
+        for question, status in zip(questions, statuses, strict=True)
+    ]
+
+
+def asked(*records: Record, transformers: str = "5.23") -> CellRun:
+    selection = Selection(categories=("architectures",))
+    subjects = tuple({each.subject for each in records})
+    return run(*records, torch="2.15", transformers=transformers, selection=selection, subjects=subjects)
+
+
+@pytest.fixture
+def files() -> dict[str, str]:
+    newest = asked(
+        *of("LlamaForCausalLM", "pass", "pass", "pass"),
+        *of("MambaForCausalLM", "pass", "fail", "timeout", message="it | refuses"),
+        *of("WrongForCausalLM", "pass", "fail", "pass", message=WRONG),
+        *of("RwkvForCausalLM", "na", "na", "na", message=NO_CACHE),
+        *of("OddForCausalLM", "na", "na", "na", message="TinyConfigError: a ratio\nis missing"),
+        *of("LlamaForCausalLM", "pass", "fail", "pass", subject="kvconform", message="vmap"),
+    )
+    older = asked(*of("LlamaForCausalLM", "pass", "pass", "fail"), transformers="4.57")
+    extra = judge_table(table_of([newest, older]), Baseline(()))
+    return architectures.files(Results((), (), (), extra=extra))
+
+
+def test_shares_are_of_those_that_have_a_cache(files: dict[str, str]) -> None:
+    text = files["architectures.md"]
+    assert (
+        f"| 5.23 | 2.15 | {NAME} | 5 | 4 (80 %) | 3 | 3 (100 %) | 1 (33.3 %) | 2 (66.6 %) | 1 |" in text
+    )
+    assert f"| 4.57 | 2.15 | {NAME} | 1 | 1 (100 %) | 1 | 1 (100 %) | 1 (100 %) | 0 (0 %) | 0 |" in text
+
+
+def test_a_wrong_answer_is_named_and_no_failure_among_others(files: dict[str, str]) -> None:
+    text = files["architectures.md"]
+    assert f"- transformers 5.23, torch 2.15, {NAME}: exported-decode of WrongForCausalLM" in text
+    assert "| WrongForCausalLM | ✓**wrong**✓ |  |" in text
+
+
+def test_one_line_a_model_and_a_column_a_release(files: dict[str, str]) -> None:
+    text = files["architectures.md"]
+    for line in (
+        "| architecture | 5.23 (2.15) | 4.57 (2.15) |",
+        "| LlamaForCausalLM | ✓✓✓ | ✓✓✗ |",
+        "| MambaForCausalLM | ✓✗⏱ |  |",
+        "| OddForCausalLM | not made |  |",
+        "| RwkvForCausalLM | no cache |  |",
+        "| LlamaForCausalLM | ✓✗✓ |",
+    ):
+        assert f"{line}\n" in text, line
+
+
+def test_the_data_have_every_answer_and_a_reason(files: dict[str, str]) -> None:
+    rows = list(csv.DictReader(io.StringIO(files["architectures.csv"])))
+    assert len(rows) == 7
+    told = {(row["architecture"], row["transformers"], row["subject"]): row for row in rows}
+    assert told["OddForCausalLM", "5.23", PATCHED]["reason"] == "TinyConfigError: a ratio is missing"
+    assert told["MambaForCausalLM", "5.23", PATCHED]["exported-prefill"] == "timeout"
+    assert told["LlamaForCausalLM", "5.23", "kvconform"]["reason"] == "vmap"
+
+
+def test_where_nobody_was_asked_there_is_no_file() -> None:
+    assert architectures.files(Results((), (), ())) == {}
