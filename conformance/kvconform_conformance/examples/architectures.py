@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch.utils import _pytree as py_pytree
 
 from kvconform.checks import trees
 from kvconform.checks.errors import ExpectationError, expect
@@ -22,6 +23,7 @@ from kvconform.export.architectures import Architecture, architectures
 from kvconform.export.compare import difference, tolerance_of
 from kvconform.export.cover import module_for, step_name
 from kvconform.export.exporting import export_step, moving
+from kvconform.export.modules import StepModule
 from kvconform.export.plan import Plan, learn, step_inputs
 from kvconform.export.program import Program, Refusal
 from kvconform.export.prompts import make_prompt, text_config, windows
@@ -186,8 +188,12 @@ def _exported(one: Generations, kind: str) -> Program:
     seen = [
         _inputs(one.plan, watched, step) for watched in (one.exported, *one.unseen) for step in _steps(watched, kind)
     ]
-    module = module_for(one.model, one.plan, kind, one.exported.calls[at])
-    return export_step(kind, module, _inputs(one.plan, one.exported, at), moving(seen), None)
+    inputs = _inputs(one.plan, one.exported, at)
+    if one.cache in inputs:
+        module: Any = StepModule(one.model, one.plan, one.plan.decode if at else one.plan.prefill)
+    else:
+        module = module_for(one.model, one.plan, kind, one.exported.calls[at])
+    return export_step(kind, module, inputs, moving(seen), None)
 
 
 def _steps(watched: Watched, kind: str) -> range:
@@ -196,9 +202,18 @@ def _steps(watched: Watched, kind: str) -> range:
 
 def _inputs(plan: Plan, watched: Watched, at: int) -> dict[str, Any]:
     inputs = step_inputs(plan, watched, at)
-    if at == 0:
+    if at == 0 and not _begins_with_tensors(plan, watched):
         del inputs[plan.cache]
     return inputs
+
+
+def _begins_with_tensors(plan: Plan, watched: Watched) -> bool:
+    """Whether `generate()` gives the first step a cache with tensors in it: states of zeros, for which a prefill asks.
+
+    Such a cache is an input of the prefill, as it is of a decode step.
+    """
+    cache = watched.calls[0].inputs.get(plan.cache)
+    return cache is not None and any(isinstance(leaf, torch.Tensor) for leaf in py_pytree.tree_leaves(cache))
 
 
 def _expect_right(one: Generations, program: Program, watched: Watched, at: int, *, may_refuse: bool) -> None:

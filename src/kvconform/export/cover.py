@@ -16,7 +16,7 @@ from torch.utils import _pytree as py_pytree
 
 from kvconform.export.compare import Difference, difference
 from kvconform.export.errors import ExportError, NoProgramError
-from kvconform.export.exporting import export_step, moving
+from kvconform.export.exporting import Moves, export_step, moving
 from kvconform.export.modules import EncoderModule, StepModule
 from kvconform.export.plan import Plan, step_inputs
 from kvconform.export.program import Program, Refusal
@@ -71,7 +71,7 @@ class Cover:
         folder: where inputs are left when exporting fails.
         tell: told of each step.
         programs: what has been exported.
-        moves: of each kind the dimensions of its inputs that are dynamic.
+        moves: of each kind the dimensions of the leaves of its inputs that are dynamic.
         differences: of every step that was compared.
     """
 
@@ -81,7 +81,7 @@ class Cover:
     tell: Tell = lambda _: None
     programs: Programs = field(default_factory=Programs)
     differences: list[Difference] = field(default_factory=list)
-    moves: dict[str, dict[str, set[int]]] = field(default_factory=dict)
+    moves: dict[str, Moves] = field(default_factory=dict)
 
     def learn(self, watched: list[Watched]) -> None:
         """Learn from generations of other sizes which dimensions move."""
@@ -149,17 +149,19 @@ def module_for(model: Any, plan: Plan, kind: str, call: Call | None) -> Any:
     if kind == "encoder" or call is None:
         return EncoderModule(model.get_encoder(), plan.encoder)
     if kind == "prefill":
-        return StepModule(model, plan, plan.prefill, _empty(plan, call))
+        return StepModule(model, plan, plan.prefill, _empty(plan, call), takes_cache=False)
     return StepModule(model, plan, plan.decode)
 
 
 def _empty(plan: Plan, call: Call) -> Any:
-    """The structure of the cache that a prefill begins with; that of None where the model makes its cache itself.
+    """The structure of the cache that a prefill begins with; None where the model makes its cache itself.
 
     Raises:
         ExportError: it holds tensors, which a program cannot make at any batch size.
     """
     empty = call.inputs.get(plan.cache)
+    if empty is None:
+        return None
     leaves, spec = py_pytree.tree_flatten(empty)
     if leaves:
         raise ExportError(

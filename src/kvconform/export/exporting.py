@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +18,70 @@ from kvconform.export.program import Program, leaves_of
 from kvconform.export.saved import save_inputs
 from kvconform.shapes import dynamic_shapes_for
 
-__all__ = ["export_step", "moving"]
+__all__ = ["Moves", "export_step", "moving"]
+
+Moves = dict[str, tuple[frozenset[int], ...]]
+"""For each input, of each of its leaves the dimensions that move."""
 
 
-def moving(examples: list[dict[str, Any]]) -> dict[str, set[int]]:
-    """The dimensions of each tensor that differ between the examples.
+def moving(examples: list[dict[str, Any]]) -> Moves:
+    """The dimensions of each leaf that differ between the examples.
 
     Args:
-        examples: the same inputs of other batch sizes and lengths.
+        examples: the same inputs of other batch sizes and lengths. Caches of another structure than the first say
+            nothing.
     """
     if not examples:
         return {}
     first, *others = examples
-    return {
-        name: {
-            axis
-            for axis in range(value.dim())
-            if any(other[name].shape[axis] != value.shape[axis] for other in others if name in other)
-        }
-        for name, value in first.items()
-        if isinstance(value, torch.Tensor)
-    }
+    return {name: _moving(value, [other[name] for other in others if name in other]) for name, value in first.items()}
+
+
+def _moving(value: Any, others: list[Any]) -> tuple[frozenset[int], ...]:
+    leaves, spec = py_pytree.tree_flatten(value)
+    flat = [py_pytree.tree_flatten(other) for other in others]
+    alike = [there for there, other in flat if len(there) == len(leaves) and other.type == spec.type]
+    return tuple(_axes(leaf, [there[number] for there in alike]) for number, leaf in enumerate(leaves))
+
+
+def _axes(leaf: Any, others: list[Any]) -> frozenset[int]:
+    if not isinstance(leaf, torch.Tensor):
+        return frozenset()
+    alike = [other for other in others if isinstance(other, torch.Tensor) and other.dim() == leaf.dim()]
+    return frozenset(axis for axis in range(leaf.dim()) if any(one.shape[axis] != leaf.shape[axis] for one in alike))
+
+
+def _shapes(value: Any, moves: tuple[frozenset[int], ...], auto: Any) -> Any:
+    """Dynamic shapes of an input. Of a cache, batch and length are dynamic, and what moved in a leaf of no known name.
+
+    A cache that is no subclass of Cache has leaves of no known name alone.
+    """
+    if isinstance(value, torch.Tensor):
+        return dict.fromkeys(sorted(moves[0] if moves else ()), auto)
+    base = probes.cache_class("Cache")
+    if base is not None and isinstance(value, base):
+        known = dynamic_shapes_for(value, batch=auto, length=auto, cross_length=auto)
+    else:
+        known = _nothing(py_pytree.tree_structure(value))
+    found = iter(moves)
+    return _filled(known, lambda: dict.fromkeys(sorted(next(found, ())), auto) or None)
+
+
+def _nothing(spec: Any) -> Any:
+    """The lists that torch compares with the children of registered classes, with None for each leaf."""
+    return None if spec.is_leaf() else [_nothing(child) for child in spec.children_specs]
+
+
+def _filled(known: Any, moved: Callable[[], Any]) -> Any:
+    """Known shapes with what moved in the place of None, leaf by leaf."""
+    if isinstance(known, list):
+        return [_filled(child, moved) for child in known]
+    own = moved()
+    return own if known is None else known
 
 
 def export_step(
-    kind: str, module: torch.nn.Module, inputs: dict[str, Any], moves: dict[str, set[int]], folder: Path | None
+    kind: str, module: torch.nn.Module, inputs: dict[str, Any], moves: Moves, folder: Path | None
 ) -> Program:
     """Export one step.
 
@@ -49,7 +89,7 @@ def export_step(
         kind: "encoder", "prefill" or "decode".
         module: takes the inputs by name.
         inputs: tensors, and caches.
-        moves: the dimensions of the tensors that are dynamic; of caches batch and length are.
+        moves: the dimensions of tensors that are dynamic; of caches batch and length are.
         folder: where the inputs are left when exporting fails; a new temporary folder if None.
 
     Raises:
@@ -60,12 +100,7 @@ def export_step(
         raise ExportError(
             f"export_decoder needs torch.export.Dim.AUTO, which {probes.release()} lacks: install torch 2.5 or later"
         )
-    shapes = {
-        name: dict.fromkeys(sorted(moves.get(name, ())), auto)
-        if isinstance(value, torch.Tensor)
-        else dynamic_shapes_for(value, batch=auto, length=auto, cross_length=auto)
-        for name, value in inputs.items()
-    }
+    shapes = {name: _shapes(value, moves.get(name, ()), auto) for name, value in inputs.items()}
     try:
         with torch.no_grad():
             exported = torch.export.export(module, (), dict(inputs), dynamic_shapes=shapes, strict=False)
@@ -77,7 +112,9 @@ def export_step(
     exported._example_inputs = ((), py_pytree.tree_map_only(torch.Tensor, torch.clone, dict(inputs)))
     program = Program(kind, tuple(inputs), exported, leaves_of(exported))
     constant = [
-        leaf.name for leaf in program.leaves if leaf.name in moves and _constant_batch(leaf.sizes, moves[leaf.name])
+        leaf.name
+        for leaf in program.leaves
+        if isinstance(inputs.get(leaf.name), torch.Tensor) and _constant_batch(leaf.sizes, moves.get(leaf.name, ()))
     ]
     if constant:
         reason = f"the batch size of {', '.join(constant)} became a constant of the program"
@@ -93,8 +130,8 @@ def _write_negation_as_product(exported: torch.export.ExportedProgram) -> None:
     exported.graph_module.recompile()
 
 
-def _constant_batch(sizes: tuple[Any, ...], moves: set[int]) -> bool:
-    return 0 in moves and isinstance(sizes[0], int)
+def _constant_batch(sizes: tuple[Any, ...], moves: tuple[frozenset[int], ...]) -> bool:
+    return bool(moves) and 0 in moves[0] and isinstance(sizes[0], int)
 
 
 def _shortened(error: BaseException, limit: int = 600) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kvconform.export.rules import RULES, State
+from kvconform.export.rules import State, rule_named
 
 if TYPE_CHECKING:
     from kvconform.export.decoder import ExportedDecoder
@@ -58,7 +58,7 @@ def generate(
         ends = torch.tensor(settings.eos, dtype=torch.long, device=inputs.device)
         for step in range(max_new_tokens):
             phase, kind = (plan.decode, "decode") if step else (plan.prefill, "prefill")
-            given = {name: RULES[rule](state) for name, rule in phase.rules.items()}
+            given = {name: rule_named(rule)(state) for name, rule in phase.rules.items()}
             logits, cache = exported.programs.run(kind, given | ({plan.cache: cache} if step else {}))
             chosen = logits[:, -1].argmax(-1)
             if settings.pad is not None:

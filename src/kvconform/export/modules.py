@@ -36,16 +36,17 @@ class StepModule(torch.nn.Module):
         model: a model of transformers.
         plan: how it is called.
         phase: which of its calls.
-        empty: the tree spec of an empty cache to begin with, None where the cache is an input.
+        empty: the tree spec of an empty cache to begin with; None where the model makes its cache, or it is an input.
+        takes_cache: whether the cache is an input.
     """
 
-    def __init__(self, model: Any, plan: Plan, phase: Phase, empty: Any = None) -> None:
+    def __init__(self, model: Any, plan: Plan, phase: Phase, empty: Any = None, *, takes_cache: bool = True) -> None:
         super().__init__()
         self.model = model
         self.plan = plan
         self.phase = phase
         self.empty = empty
-        self.names = (*phase.rules, *([] if empty is not None else [plan.cache]))
+        self.names = (*phase.rules, *([plan.cache] if takes_cache else []))
         self.forward = _signed(self._run, self.names)
 
     def _run(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:

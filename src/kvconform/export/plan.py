@@ -143,7 +143,7 @@ def step_inputs(plan: Plan, watched: Watched, at: int) -> dict[str, Any]:
     """
     state = state_of(watched, at, plan.ids)
     phase = plan.decode if at else plan.prefill
-    given: dict[str, Any] = {name: rules.RULES[rule](state).contiguous() for name, rule in phase.rules.items()}
+    given: dict[str, Any] = {name: rules.rule_named(rule)(state).contiguous() for name, rule in phase.rules.items()}
     leaves, spec = py_pytree.tree_flatten(watched.calls[at].inputs.get(plan.cache))
     whole = [leaf.contiguous() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
     return {**given, plan.cache: py_pytree.tree_unflatten(whole, spec)}

@@ -7,6 +7,7 @@ input that no rule explains is an error, which names it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from kvconform.export.errors import WatchError
 
-__all__ = ["RULES", "State", "explain"]
+__all__ = ["RULES", "State", "explain", "rule_named"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,25 @@ RULES: dict[str, Rule] = {
 }
 """By the name under which a manifest knows them."""
 
+_FIRST = re.compile(r"the first (\d+) positions")
+
+
+def rule_named(name: str) -> Rule:
+    """The rule that a manifest knows under a name.
+
+    Besides `RULES` there are the same first positions at every step, as many as a convolution is wide: Mamba asks them
+    of 4.57 so.
+    """
+    first = _FIRST.fullmatch(name)
+    if first is None:
+        return RULES[name]
+    count = int(first[1])
+    return lambda state: torch.arange(count, device=state.ids.device)
+
+
+def _first_positions(value: torch.Tensor) -> str:
+    return f"the first {value.shape[0]} positions" if value.dim() == 1 else ""
+
 
 def explain(name: str, seen: Iterable[tuple[State, torch.Tensor]]) -> str:
     """The name of the first rule that gives what was recorded.
@@ -123,8 +143,8 @@ def explain(name: str, seen: Iterable[tuple[State, torch.Tensor]]) -> str:
         WatchError: no rule does.
     """
     observed = list(seen)
-    for rule_name, rule in RULES.items():
-        if all(_same(rule(state), value) for state, value in observed):
+    for rule_name in (*RULES, *filter(None, [_first_positions(observed[0][1])])):
+        if all(_same(rule_named(rule_name)(state), value) for state, value in observed):
             return rule_name
     shapes = ", ".join(f"{tuple(value.shape)} at token {state.seen}" for state, value in observed[:4])
     raise WatchError(

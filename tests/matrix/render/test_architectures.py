@@ -51,9 +51,7 @@ def files() -> dict[str, str]:
 
 def test_shares_are_of_those_that_have_a_cache(files: dict[str, str]) -> None:
     text = files["architectures.md"]
-    assert (
-        f"| 5.23 | 2.15 | {NAME} | 5 | 4 (80 %) | 3 | 3 (100 %) | 1 (33.3 %) | 2 (66.6 %) | 1 |" in text
-    )
+    assert f"| 5.23 | 2.15 | {NAME} | 5 | 4 (80 %) | 3 | 3 (100 %) | 1 (33.3 %) | 2 (66.6 %) | 1 |" in text
     assert f"| 4.57 | 2.15 | {NAME} | 1 | 1 (100 %) | 1 | 1 (100 %) | 1 (100 %) | 0 (0 %) | 0 |" in text
 
 
