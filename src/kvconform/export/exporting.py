@@ -69,7 +69,9 @@ def _shapes(value: Any, moves: tuple[frozenset[int], ...], auto: Any) -> Any:
 
 def _nothing(spec: Any) -> Any:
     """The lists that torch compares with the children of registered classes, with None for each leaf."""
-    return None if spec.is_leaf() else [_nothing(child) for child in spec.children_specs]
+    # torch 2.15 warns about the attribute, and earlier releases have no method.
+    children = spec.children() if hasattr(spec, "children") else spec.children_specs
+    return None if spec.is_leaf() else [_nothing(child) for child in children]
 
 
 def _filled(known: Any, moved: Callable[[], Any]) -> Any:

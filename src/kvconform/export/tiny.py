@@ -145,9 +145,10 @@ def _rules() -> dict[str, Any]:
     return document
 
 
-def _overrides(cls: type) -> Any:
+def _overrides(cls: type) -> dict[str, Any]:
+    own: dict[str, Any] = _rules()["overrides"].get(cls.__name__, {})
     # Classes take values out of the dicts that they are given.
-    return copy.deepcopy(_rules()["overrides"].get(cls.__name__, {}))
+    return copy.deepcopy(own)
 
 
 def _default(cls: type) -> Any:

@@ -30,6 +30,12 @@ def test_settings_win_over_rules():
     assert make_tiny("MistralConfig", sliding_window=5, num_hidden_layers=3).config.sliding_window == 5
 
 
+def test_a_class_that_empties_what_it_is_given_is_made_again():
+    """EncoderDecoderConfig takes its parts out of dicts: the overrides stay whole."""
+    assert make_tiny("EncoderDecoderConfig").config.decoder.vocab_size == 64
+    assert make_tiny("EncoderDecoderConfig").config.decoder.vocab_size == 64
+
+
 def test_layers_of_a_kind_that_comes_late_are_kept():
     """Attention is the fifth layer of Jamba: the first way that keeps it counts."""
     model = make_tiny("JambaConfig")
