@@ -20,11 +20,15 @@ from kvconform.checks import trees
 from kvconform.checks.caches import BY_NAME
 from kvconform.checks.errors import ExpectationError, expect, expect_equal
 from kvconform.checks.needs import has
+from kvconform_conformance.examples.generation import TOKENS, Generating
 from kvconform_conformance.examples.models import DECODERS, tokens
+from kvconform_conformance.examples.runtimes import RUN_ELSEWHERE
 from kvconform_conformance.runner.needs import needs
 from kvconform_conformance.test_recipe import GENERATED, _eager_generation, exported_recipe, recipe_model
 
 PROMPT = 4
+# Holds the longest prompt and what is generated after it.
+LONGEST = 96
 pytestmark = needs(has("executorch.exir:to_edge_transform_and_lower"), has("executorch.runtime:Runtime"))
 
 backends = pytest.mark.parametrize("backend", ["portable", "xnnpack"])
@@ -72,6 +76,29 @@ def test_static_cache_is_read(registered: object, tmp_path: Path) -> None:
     expect(not torch.equal(*logits), "the logits do not depend on the first token, expected a cache that is read")
 
 
+@pytest.mark.parametrize("generating", RUN_ELSEWHERE, ids=lambda generating: generating.name)
+def test_as_the_model(registered: object, generating: Generating, tmp_path: Path) -> None:
+    """A `.pte` of XNNPACK generates the 64 tokens of `model.generate()`, from prompts below and past a window.
+
+    It has the metadata that ExecuTorch's LLM runner reads: constant methods, which the runtime answers.
+    """
+    from kvconform.recipes import convert_and_export_with_cache
+
+    trees.expect_registered(BY_NAME["dynamic-two-layers"].build())
+    model = generating.model()
+    prompts = [prompt["input_ids"][-1:] for prompt in generating.prompts(model)]
+    wanted = [model.generate(ids, max_new_tokens=TOKENS, do_sample=False)[0].tolist() for ids in prompts]
+    model.generation_config.cache_implementation = "static"
+    model.generation_config.cache_config = {"batch_size": 1, "max_cache_len": LONGEST}
+    metadata = {"get_max_seq_len": LONGEST, "get_vocab_size": model.config.vocab_size, "use_kv_cache": True}
+    path = _write(_lowered(convert_and_export_with_cache(model), "xnnpack", metadata), tmp_path)
+    for name, value in metadata.items():
+        expect_equal(f"the metadata {name}", _method(path, name).execute([]), [value], generating.name)
+    for ids, tokens_wanted in zip(prompts, wanted, strict=True):
+        found = _generate(path, ids, TOKENS)
+        expect_equal("the generated tokens", found, tokens_wanted, f"{generating.name}, {ids.shape[1]} of prompt")
+
+
 def _expect_generates(pte: bytes, folder: Path, where: str) -> None:
     __tracebackhide__ = True
     prompt = tokens(1, PROMPT)
@@ -79,8 +106,8 @@ def _expect_generates(pte: bytes, folder: Path, where: str) -> None:
     expect_equal("the generated tokens", got, _eager_generation(prompt), where)
 
 
-def _lowered(program: Any, backend: str) -> bytes:
-    """The `.pte` of a program; whatever the lowering raises is a failed expectation."""
+def _lowered(program: Any, backend: str, metadata: dict[str, Any] | None = None) -> bytes:
+    """The `.pte` of a program, with constant methods; whatever the lowering raises is a failed expectation."""
     __tracebackhide__ = True
     from executorch.exir import to_edge_transform_and_lower
 
@@ -91,7 +118,7 @@ def _lowered(program: Any, backend: str) -> bytes:
         partitioners = [XnnpackPartitioner()]
     try:
         with _lowering():
-            edge = to_edge_transform_and_lower(program, partitioner=partitioners)
+            edge = to_edge_transform_and_lower(program, partitioner=partitioners, constant_methods=metadata)
             return bytes(edge.to_executorch().buffer)
     except Exception as error:
         words = " ".join(str(error).split())[:600]
@@ -120,10 +147,10 @@ def _write(pte: bytes, folder: Path) -> Path:
     return path
 
 
-def _method(path: Path) -> Any:
+def _method(path: Path, name: str = "forward") -> Any:
     from executorch.runtime import Runtime
 
-    return Runtime.get().load_program(path).load_method("forward")
+    return Runtime.get().load_program(path).load_method(name)
 
 
 def _run(path: Path, ids: torch.Tensor) -> list[torch.Tensor]:
@@ -132,13 +159,13 @@ def _run(path: Path, ids: torch.Tensor) -> list[torch.Tensor]:
     return [_step(method, ids, position) for position in range(ids.shape[1])]
 
 
-def _generate(path: Path, ids: torch.Tensor) -> list[int]:
+def _generate(path: Path, ids: torch.Tensor, count: int = GENERATED) -> list[int]:
     method, prompt = _method(path), ids.shape[1]
-    for position in range(prompt + GENERATED - 1):
+    for position in range(prompt + count - 1):
         logits = _step(method, ids, position)
         if position + 1 >= prompt:
             ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], dim=1)
-    expect_equal("the number of tokens", ids.shape[1], prompt + GENERATED)
+    expect_equal("the number of tokens", ids.shape[1], prompt + count)
     return [int(token) for token in ids[0]]
 
 
