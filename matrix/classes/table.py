@@ -6,7 +6,6 @@ import itertools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from matrix.classes.reading import ClassRead
@@ -77,9 +76,9 @@ def _spans(where: Collection[str], releases: Sequence[str]) -> Spans:
     return tuple((span[0], span[-1]) for span in spans)
 
 
-def save(table: Table, path: Path = PATH) -> None:
-    """Write the table, a line an attribute, so that a difference of two can be read."""
-    path.write_text(json.dumps(to_json(table), indent=1) + "\n", encoding="utf-8")
+def dumps(table: Table) -> str:
+    """The file's text, a line an attribute, so that a difference of two can be read."""
+    return json.dumps(to_json(table), indent=1) + "\n"
 
 
 def to_json(table: Table) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from matrix.cells import axes as axes_module
 from matrix.classes import reading, table
 from matrix.collect import uv
 from matrix.errors import ExitCode, UserError
+from matrix.records import writing
 
 NAME = "classes"
 HELP = "read what the cache classes of each transformers release have, for `kvconform explain`"
@@ -28,7 +29,7 @@ def run(found: argparse.Namespace) -> int:
         print(f"  read  transformers {release}", flush=True)
         read[release] = reading.classes(_source(release))
     made = table.merge(read)
-    table.save(made, found.out)
+    writing.put(found.out, table.dumps(made))
     print(f"{len(made.classes)} classes of {len(read)} releases: {found.out}\nnext: python -m matrix report")
     return ExitCode.OK
 

@@ -37,6 +37,15 @@ def test_the_classes_of_every_release_are_read(monkeypatch: pytest.MonkeyPatch, 
     assert told["classes"]["Cache"]["attributes"] == {"new": f"5.0..{known[-1]}"}
 
 
+def test_a_table_that_cannot_be_written_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(uv, "run", fake_install())
+    assert main(["classes", "--out", str(tmp_path / "file" / "classes.json")]) == ExitCode.UNRESOLVED
+    assert "cannot write" in capsys.readouterr().err
+
+
 def test_a_release_that_cannot_be_read_leaves_the_table_as_it_was(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
