@@ -11,7 +11,14 @@ import torch
 
 from kvconform.checks.errors import expect
 from kvconform.checks.patches import whole_snapshot
-from kvconform_conformance.examples.masked import MASKED, MIXTRAL, UNMASKED, MaskedExport, expect_exports
+from kvconform_conformance.examples.masked import (
+    MASKED,
+    MIXTRAL,
+    UNMASKED,
+    MaskedExport,
+    expect_exports,
+    expect_exports_with_variadic_keywords,
+)
 from kvconform_conformance.examples.models import MODELS, TinyModel, tokens
 from kvconform_conformance.runner.subjects import Subject
 
@@ -34,6 +41,12 @@ def test_exported_without_mask(registered: object, asked: MaskedExport) -> None:
     It equals eager at two sizes that the export did not see.
     """
     expect_exports(asked)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["by-name", "under-kwargs"])
+def test_variadic_keywords(registered: object, nested: bool) -> None:
+    """An input that a module takes as `**kwargs` has a dynamic shape, by its own name or under that of `**kwargs`."""
+    expect_exports_with_variadic_keywords(nested=nested)
 
 
 @pytest.mark.parametrize("tiny", [*MODELS, MIXTRAL], ids=lambda tiny: tiny.name)

@@ -139,6 +139,17 @@ def guards_the_next_dimension(export: Any) -> Any:
     return wrong
 
 
+@spoils("variadic-keywords")
+def forgets_what_is_dynamic(export: Any) -> Any:
+    """Every size is a constant again."""
+
+    @functools.wraps(export)
+    def wrong(mod: Any, args: Any, kwargs: Any = None, dynamic_shapes: Any = None, **settings: Any) -> Any:
+        return export(mod, args, kwargs, None, **settings)
+
+    return wrong
+
+
 @spoils("windows-in-pieces")
 def gives_the_window_alone(update: Any) -> Any:
     """A piece that crosses the window gets one token before it too few."""

@@ -11,7 +11,12 @@ from kvconform.checks import oracle, rivals
 from kvconform.checks.errors import ExpectationError
 from kvconform.patches import PATCHES, Need, answer, applied, patches_needed
 from kvconform_conformance import test_dynamic_shape as dynamic_shape
-from kvconform_conformance.examples.masked import MASKED, UNMASKED, expect_exports
+from kvconform_conformance.examples.masked import (
+    MASKED,
+    UNMASKED,
+    expect_exports,
+    expect_exports_with_variadic_keywords,
+)
 
 # As where the suite runs: torch 2.5 warns in the program's own module, and a warning is no fault that is noticed.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -30,6 +35,7 @@ NOTICED_BY = {
     "masks-too-long": "bart, no mask",
     "returned-objects": "strict",
     "guarded-objects": "strict",
+    "variadic-keywords": "by name",
     "windows-in-pieces": "pieces",
 }
 
@@ -43,6 +49,9 @@ def exports(name: str) -> None:
         stream = next(one for one in rivals.STREAMS if one.name == "pieces")
         rival = next(one for one in rivals.WINDOWED if one.name == "sliding-window-cache")
         oracle.expect_same_stream(rival, stream)
+        return
+    if name == "by name":
+        expect_exports_with_variadic_keywords(nested=False)
         return
     if name == "bart, no mask":
         expect_exports(next(asked for asked in UNMASKED if asked.name == "bart-prefill"))

@@ -13,6 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from kvconform.checks import shapes
+from kvconform.checks.errors import ExpectationError, expect
 from kvconform.checks.exporting import expect_program_equals_eager, export
 from kvconform.checks.needs import Need
 from kvconform_conformance.examples.models import BY_NAME
@@ -167,3 +168,37 @@ def expect_exports(asked: MaskedExport) -> None:
             asked.inputs(model, batch, length),
             where=f"{asked.name}, batch {batch}, length {length}",
         )
+
+
+class Variadic(torch.nn.Module):
+    """Llama with its mask among the inputs that have no parameter of their name, as `TransformersKwargs` has none."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Logits."""
+        logits: torch.Tensor = self.model(input_ids=input_ids, use_cache=False, **kwargs).logits
+        return logits
+
+
+def expect_exports_with_variadic_keywords(*, nested: bool) -> None:
+    """Export with the shape of such an input under its name, or `nested` under that of `**kwargs`; as above then."""
+    asked = FAMILIES[0]
+    module = Variadic(asked.tiny.build())
+
+    def given(batch: int, length: int) -> dict[str, torch.Tensor]:
+        ids, mask, *_ = asked.inputs(module.model, batch, length)
+        return {"attention_mask": mask, "input_ids": ids}
+
+    of_ids, of_mask, *_ = asked.dynamic_shapes(module.model)
+    of_more = {"attention_mask": of_mask}
+    shapes_asked = {"input_ids": of_ids, **({"kwargs": of_more} if nested else of_more)}
+    try:
+        program = torch.export.export(module, (), given(*EXAMPLE), dynamic_shapes=shapes_asked, strict=False)
+    except Exception as error:
+        raise ExpectationError(f"torch.export raised {error}, expected a program [{shapes_asked}]") from error
+    for batch, length in UNSEEN:
+        got, expected = program.module()(**given(batch, length)), module(**given(batch, length))
+        expect(torch.allclose(got, expected, atol=1e-5), "the program differs from eager", f"{batch} x {length}")

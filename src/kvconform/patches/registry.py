@@ -14,6 +14,7 @@ from kvconform.patches import (
     returned_objects,
     slice_of_modules,
     sliding_windows,
+    variadic_keywords,
     vmap_masks,
     windows_in_pieces,
 )
@@ -31,6 +32,7 @@ PATCHES: tuple[Patch, ...] = (
     masks_too_long.PATCH,
     returned_objects.PATCH,
     guarded_objects.PATCH,
+    variadic_keywords.PATCH,
     windows_in_pieces.PATCH,
 )
 """Every patch, in the order in which they are entered."""
