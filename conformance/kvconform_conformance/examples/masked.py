@@ -197,8 +197,10 @@ def expect_exports_with_variadic_keywords(*, nested: bool) -> None:
     shapes_asked = {"input_ids": of_ids, **({"kwargs": of_more} if nested else of_more)}
     try:
         program = torch.export.export(module, (), given(*EXAMPLE), dynamic_shapes=shapes_asked, strict=False)
+        found = [(program.module()(**given(*sizes)), module(**given(*sizes))) for sizes in UNSEEN]
     except Exception as error:
-        raise ExpectationError(f"torch.export raised {error}, expected a program [{shapes_asked}]") from error
-    for batch, length in UNSEEN:
-        got, expected = program.module()(**given(batch, length)), module(**given(batch, length))
-        expect(torch.allclose(got, expected, atol=1e-5), "the program differs from eager", f"{batch} x {length}")
+        raise ExpectationError(
+            f"torch.export or its program raised {error}, expected logits [{shapes_asked}]"
+        ) from error
+    for sizes, (got, expected) in zip(UNSEEN, found, strict=True):
+        expect(torch.allclose(got, expected, atol=1e-5), "the program differs from eager", str(sizes))

@@ -5,6 +5,10 @@ parameter of its name is there. torch.export up to 2.13 wants its shape under th
 `{"kwargs": {"x": ...}}`, refuses `{"x": ...}`, and from 2.8 on refuses the first too, after it has traced the model:
 it orders the inputs once more, and finds each of these inputs twice. Here shapes are taken under either name, as in
 later releases.
+
+A program of torch 2.9 and later checks the guards of its trace. They call such an input `L['kwargs']['x']`, and the
+program knows it as `L['x']`, so that a guard on its size raises `NameError: name 'L' is not defined`. Here the trace
+calls it as the program does. A strict export is traced by Dynamo, whose names stay what they are.
 """
 
 from __future__ import annotations
@@ -17,24 +21,47 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch.utils import _pytree as py_pytree
 
 from kvconform.patches.patch import Answer, Patch, Replacement, needed, not_applicable, not_needed
 
 __all__ = ["PATCH"]
 
-_EXPORT, _CONSTRAIN = "_export", "make_constraints"
+_EXPORT, _CONSTRAIN, _NAME = "_export", "make_constraints", "make_sourced_prefixes"
 
 
 def _tracer() -> ModuleType:
     return importlib.import_module("torch.export._trace")
 
 
+def _namer() -> ModuleType:
+    return importlib.import_module("torch._export.non_strict_utils")
+
+
 def _probe() -> Answer:
     if not hasattr(_tracer(), _EXPORT) or not hasattr(_tracer(), _CONSTRAIN):
         return not_applicable("torch.export of this release is another code")
-    if _takes_names():
-        return not_needed("torch.export of this release takes the shape of an input of **kwargs by its name")
-    return needed("torch.export of this release refuses the shape of an input of **kwargs by its name")
+    if not _finds_names():
+        return needed("programs of this release do not find an input of **kwargs by the name that their guards have")
+    if not _takes_names():
+        return needed("torch.export of this release refuses the shape of an input of **kwargs by its name")
+    return not_needed("torch.export of this release takes the shape of an input of **kwargs by its name")
+
+
+def _finds_names() -> bool:
+    """Whether the trace calls an input of `**kwargs` by its own name; a release that asks for no name is right too."""
+    if not hasattr(_namer(), _NAME):
+        return True
+
+    def takes(**named: Any) -> None:
+        """Nothing but a signature."""
+
+    sources = getattr(_namer(), _NAME)(takes, (), {"given": None}).root.values()
+    return all(isinstance(source, _source("LocalSource")) for named in sources for source in named.values())
+
+
+def _source(name: str) -> Any:
+    return getattr(importlib.import_module("torch._dynamo.source"), name)
 
 
 def _takes_names() -> bool:
@@ -109,14 +136,31 @@ def _given_twice(inputs: dict[str, Any], shapes: dict[str, Any]) -> str | None:
     return None
 
 
+def _by_own_name(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What stands for `torch._export.non_strict_utils.make_sourced_prefixes`."""
+
+    @functools.wraps(original)
+    def prefixes(*given: Any) -> Any:
+        found = original(*given)
+        for named in found.root.values():
+            for path, source in named.items():
+                if isinstance(path, py_pytree.MappingKey) and isinstance(source, _source("GetItemSource")):
+                    named[path] = _source("LocalSource")(path.key)
+        return found
+
+    return prefixes
+
+
+def _replacements() -> tuple[Replacement, ...]:
+    found = (Replacement(_tracer(), _EXPORT, _by_either_name), Replacement(_tracer(), _CONSTRAIN, _each_once))
+    return (*found, Replacement(_namer(), _NAME, _by_own_name)) if hasattr(_namer(), _NAME) else found
+
+
 PATCH = Patch(
     name="variadic-keywords",
-    replaces="_export and make_constraints of torch.export._trace (torch up to 2.13)",
+    replaces="_export and make_constraints of torch.export._trace, and how a trace names inputs (torch up to 2.15)",
     why="the dynamic shape of an input that a model takes as **kwargs is refused",
     page="docs/known-failures/variadic-keywords.md",
     probe=_probe,
-    replacements=lambda: (
-        Replacement(_tracer(), _EXPORT, _by_either_name),
-        Replacement(_tracer(), _CONSTRAIN, _each_once),
-    ),
+    replacements=_replacements,
 )
