@@ -104,7 +104,7 @@ def test_a_lost_machine_costs_the_cell_that_it_was_in_and_changes_no_result(tmp_
     cluster.workers[lost].kill()
     out, err = run.communicate(timeout=120)
     assert run.returncode == ExitCode.REGRESSION, out + err
-    assert "6 cells: 5 ok, 1 REGRESSED" in out
+    assert "6 cells: 5 ok, 1 REGRESSED" in out, out + err
     assert f"({lost.name}) is lost; torch2.8-tf4.55-py3.11-cpu is asked again elsewhere" in out
     # Without it: one machine, the same modes but for what hangs.
     beside = start(alone, "carry,2.9=regress")
