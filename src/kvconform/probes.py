@@ -5,6 +5,7 @@ Every probe is cached: a release does not change while a process runs.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -283,16 +284,17 @@ def takes_dynamic_int() -> bool:
     """Whether torch.export accepts an int input as dynamic.
 
     torch 2.7 answers "Cannot associate shape ... to non-tensor type". What torch 2.8 and later wrap such an int in is
-    asked for its shape, in a tenth of a millisecond; a torch without it exports the smallest program there is.
+    asked for its shape, in a tenth of a millisecond; where that gives no yes, the smallest program is exported.
     """
     auto = automatic_dimension()
     if auto is None:
         return False
     shapes = importlib.import_module("torch.export.dynamic_shapes")
+    # These are torch's own names: one that is gone or takes other arguments is no answer, so the export is asked then.
+    with contextlib.suppress(Exception):
+        shapes._check_dynamic_shapes({"n": shapes._IntWrapper(7)}, {"n": auto})
+        return True
     try:
-        if hasattr(shapes, "_IntWrapper") and hasattr(shapes, "_check_dynamic_shapes"):
-            shapes._check_dynamic_shapes({"n": shapes._IntWrapper(7)}, {"n": auto})
-            return True
         return _exports_dynamic_int(auto)
     except Exception:  # noqa: BLE001 (whatever torch raises here, its answer is no)
         return False

@@ -7,8 +7,10 @@ import io
 
 import pytest
 
+from matrix.judge import architectures as judged
 from matrix.judge.baseline import Baseline
 from matrix.judge.table import judge_table, table_of
+from matrix.paths import ROOT
 from matrix.records.lines import CellRun, Record, Selection, Status
 from matrix.render import architectures, wording
 from matrix.render.grid import Results
@@ -18,6 +20,20 @@ PATCHED = "kvconform with patches"
 NAME = wording.subject_name(PATCHED)
 NO_CACHE = "Rwkv returns no cache: its output has no past_key_values"
 WRONG = "decode step 2, batch 4: logits differ by 0.3, the cache by 0 (accepted: 0.0001)"
+
+
+def test_the_words_are_those_of_the_suite() -> None:
+    """A word that changes there would count no wrong answer here, and no model without a cache."""
+    from kvconform.export.compare import Difference
+
+    told = f"torch.export raised x; {Difference('decode step 2', 0.3, 0.0, 1e-4)}"
+    assert judged.is_wrong(record("architectures/exported-decode[A]", "fail", message=told))
+    suite = (ROOT / "conformance" / "kvconform_conformance" / "examples" / "architectures.py").read_text("utf-8")
+    watch = (ROOT / "src" / "kvconform" / "export" / "watch.py").read_text("utf-8")
+    assert "logits differ by {" in suite
+    for text, words in ((suite, "returns no cache"), (watch, "calls this model without a cache")):
+        assert words in text
+        assert judged.has_no_cache(record("architectures/exported-decode[A]", "na", message=words))
 
 
 def of(model: str, *statuses: Status, message: str = "", subject: str = PATCHED) -> list[Record]:
