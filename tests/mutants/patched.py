@@ -119,6 +119,12 @@ def loses_the_first_key(update: Any) -> Any:
     return wrong
 
 
+@spoils("processor-arguments")
+def asks_for_the_signature_of_nothing(parse: Any) -> Any:
+    """What was replaced is called all the same."""
+    return parse.__wrapped__
+
+
 @spoils("returned-objects")
 def gives_nothing_back(_: Any) -> Any:
     """In the place of an object that came in the module returns nothing."""

@@ -11,6 +11,7 @@ from kvconform.checks import oracle, rivals
 from kvconform.checks.errors import ExpectationError
 from kvconform.patches import PATCHES, Need, answer, applied, patches_needed
 from kvconform_conformance import test_dynamic_shape as dynamic_shape
+from kvconform_conformance import test_export as export
 from kvconform_conformance.examples.masked import (
     MASKED,
     UNMASKED,
@@ -33,6 +34,7 @@ NOTICED_BY = {
     "experts-by-data": "mixtral-loop-prefill",
     "branch-on-position": "bamba-decode",
     "masks-too-long": "bart, no mask",
+    "processor-arguments": "strict, makes a cache",
     "returned-objects": "strict",
     "guarded-objects": "strict",
     "variadic-keywords": "by name",
@@ -44,6 +46,9 @@ def exports(name: str) -> None:
     if name == "strict":
         step = next(example for example in dynamic_shape.DYNAMIC if example.name == "dynamic-two-layers")
         dynamic_shape.test_strict(None, step)
+        return
+    if name == "strict, makes a cache":
+        export.test_cache_out(None, strict=True)
         return
     if name == "pieces":
         stream = next(one for one in rivals.STREAMS if one.name == "pieces")

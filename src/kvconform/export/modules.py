@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from typing import Any
 
@@ -55,8 +54,7 @@ class StepModule(torch.nn.Module):
         if self.empty is not None:
             given[self.plan.cache] = py_pytree.tree_unflatten([], self.empty)
         if "encoder_outputs" in given:
-            output_class = importlib.import_module("transformers.modeling_outputs").BaseModelOutput
-            given["encoder_outputs"] = output_class(last_hidden_state=given["encoder_outputs"])
+            given["encoder_outputs"] = self.plan.encoded_as(given["encoder_outputs"])
         output = self.model(**given, **self.phase.settings)
         return output.logits, getattr(output, self.plan.cache)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,8 @@ class Plan:
         decode: the calls after it.
         start: of an encoder-decoder the tokens that its decoder begins with, else ().
         encoder: of an encoder-decoder the arguments of the encoder that are tensors, else ().
+        encoded: of an encoder-decoder what its encoder returns: the class as `module:name`. A mixture of experts reads
+            the logits of its routers there (Switch Transformers, NLLB-MoE), which other outputs have no field for.
     """
 
     source: str
@@ -53,6 +56,12 @@ class Plan:
     decode: Phase
     start: tuple[int, ...] = ()
     encoder: tuple[str, ...] = ()
+    encoded: str = "transformers.modeling_outputs:BaseModelOutput"
+
+    def encoded_as(self, hidden: torch.Tensor) -> Any:
+        """The hidden state, of shape (batch, length, width), as the encoder's output that the decoder is given."""
+        module, _, name = self.encoded.partition(":")
+        return getattr(importlib.import_module(module), name)(last_hidden_state=hidden)
 
 
 def learn(watched: list[Watched]) -> Plan:
@@ -79,6 +88,7 @@ def learn(watched: list[Watched]) -> Plan:
         decode=_phase(steps, cache),
         start=() if encoder is None else tuple(first.inputs[ids][0].tolist()),
         encoder=() if encoder is None else tuple(_tensors(encoder)),
+        encoded=_class_of(first.inputs.get("encoder_outputs")) or Plan.encoded,
     )
 
 
@@ -94,6 +104,13 @@ def state_of(watched: Watched, at: int, ids: str) -> State:
     begun = prompt_mask if watched.encoder is None else prompt_mask.new_ones((tokens.shape[0], 0))
     more = prompt_mask.new_ones((tokens.shape[0], seen + tokens.shape[1] - begun.shape[1]))
     return State(tokens, torch.cat([begun, more], dim=1), prompt_mask, _encoded(call))
+
+
+def _class_of(output: Any) -> str:
+    """The class of an encoder's output, as `module:name`; "" for a tuple or a tensor."""
+    if not hasattr(output, "last_hidden_state"):
+        return ""
+    return f"{type(output).__module__}:{type(output).__qualname__}"
 
 
 def _encoded(call: Call) -> torch.Tensor | None:

@@ -11,6 +11,7 @@ from kvconform.patches import (
     guarded_objects,
     length_of_tensor,
     masks_too_long,
+    processor_arguments,
     returned_objects,
     slice_of_modules,
     sliding_windows,
@@ -32,6 +33,7 @@ PATCHES: tuple[Patch, ...] = (
     masks_too_long.PATCH,
     returned_objects.PATCH,
     guarded_objects.PATCH,
+    processor_arguments.PATCH,
     variadic_keywords.PATCH,
     windows_in_pieces.PATCH,
 )
