@@ -31,6 +31,15 @@ class Sized(torch.nn.Module):
         return past.new_zeros(1) + torch.full((3, position[-1] + 1), 2.0).sum() + past[:, : position[-1]].sum()
 
 
+class Masking(torch.nn.Module):
+    """Makes its mask as long as the last position that is given says, as Zamba does."""
+
+    def forward(self, x, attention_mask=None, cache_position=None):
+        columns = torch.arange(cache_position[-1] + 1) > cache_position.reshape(-1, 1)
+        made = torch.full((x.shape[1], cache_position[-1] + 1), -1.0) * columns
+        return x.sum() + (made if attention_mask is None else made + attention_mask[:, None, :])
+
+
 class Answered(torch.nn.Module):
     """A model, patched."""
 
@@ -93,6 +102,20 @@ def test_the_last_position_is_a_size():
     for length in (4, 7, 33):
         past = torch.ones(2, length)
         assert torch.equal(program(past), Sized()(past))
+
+
+@pytest.mark.parametrize("new", [1, 3])
+def test_the_last_given_position_is_the_end_of_the_mask_and_the_program_asserts_it(new):
+    def inputs(batch, total):
+        return torch.ones(batch, new), torch.ones(batch, total), torch.arange(total - new, total)
+
+    program = export(Masking(), inputs(2, 6), ({0: BATCH}, {0: BATCH, 1: HELD}, {}))
+    for batch, total in ((2, 6), (3, 9), (4, 5)):
+        given_inputs = inputs(batch, total)
+        assert torch.equal(program(*given_inputs), Masking()(*given_inputs))
+    x, mask, position = inputs(2, 6)
+    with pytest.raises(RuntimeError, match="the mask of this program ends with the last position"):
+        program(x, mask, position - 1)
 
 
 def test_positions_that_were_written_to_are_not_known():

@@ -90,6 +90,19 @@ class _TakesAllForPrompts(TorchFunctionMode):
         return False if func is torch.Tensor.__bool__ else func(*args, **(kwargs or {}))
 
 
+@spoils("experts-in-pieces")
+def halves_what_experts_make(forward: Any) -> Any:
+    """What is traced of a block's function, the router's aside, is half of what it should be."""
+    original = forward.__wrapped__
+
+    @functools.wraps(original)
+    def wrong(*args: Any, **named: Any) -> Any:
+        found = forward(*args, **named)
+        return found / 2 if isinstance(found, torch.Tensor) and is_traced(found) else found
+
+    return wrong
+
+
 @spoils("branch-on-position")
 def takes_every_step_for_a_prompt(forward: Any) -> Any:
     """A decode step is traced as the beginning of a prompt."""

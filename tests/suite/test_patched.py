@@ -10,6 +10,7 @@ from kvconform import patch_functions, register_flattening_functions
 from kvconform.checks import oracle, rivals
 from kvconform.checks.errors import ExpectationError
 from kvconform.patches import PATCHES, Need, answer, applied, patches_needed
+from kvconform.patches.of_models import source_of
 from kvconform_conformance import test_dynamic_shape as dynamic_shape
 from kvconform_conformance import test_export as export
 from kvconform_conformance.examples.masked import (
@@ -23,15 +24,17 @@ from kvconform_conformance.examples.masked import (
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 # A fault is planted in models that are imported.
-for model in ("mixtral", "bamba", "bart"):
+for model in ("mixtral", "granitemoe", "bamba", "bart", "falcon_h1"):
     importlib.import_module(f"transformers.models.{model}.modeling_{model}")
 NEEDED = [patch.name for patch in patches_needed()]
 # Its faults are noticed by the check of one program for all lengths, not by those of models with a mask.
 ELSEWHERE = {"sliding-windows": Path(__file__).parents[1] / "mutants" / "test_windows.py"}
 # What notices the fault of a patch, where it is not the prefill of Llama.
 NOTICED_BY = {
-    "length-of-tensor": "llama-decode",
+    # Since 4.52 it is the cache of Falcon-H1 alone that asks.
+    "length-of-tensor": "llama-decode" if source_of("falcon_h1") is None else "falcon-h1-decode",
     "experts-by-data": "mixtral-loop-prefill",
+    "experts-in-pieces": "granitemoe-prefill",
     "branch-on-position": "bamba-decode",
     "masks-too-long": "bart, no mask",
     "processor-arguments": "strict, makes a cache",

@@ -10,6 +10,9 @@ are the first tokens of a prompt, which is what these models make of them: their
 ones one by one. The program asserts it when it runs: a step at position 0, or a prompt in pieces, raises and gives no
 wrong logits.
 
+The length of a mask is made of the last position, `cache_position[-1] + 1` (Jamba, Zamba). Where the caller gave a mask
+of two dimensions too, that is its length, and the program asserts it.
+
 The beginning of a prompt asks the mask too, `torch.all(attention_mask == 1)`, to save a product with ones. The answer
 is no here: the product is computed, and x * 1 is x.
 
@@ -35,8 +38,8 @@ from kvconform.patches.tracing import is_traced
 
 __all__ = ["PATCH"]
 
-_ASKS = "cache_position[0]"
-"""What the source of a model holds that asks for the first position."""
+_ASKS = ("cache_position[0]", "cache_position[-1] + 1")
+"""What the source of a model holds that asks for the first position, or makes a length of the last."""
 _ASKED = ("jamba", "mamba2", "bamba", "whisper")
 """Models that ask it in the releases that do; the probe reads these."""
 _GIVEN = "cache_position"
@@ -48,7 +51,7 @@ def _probe() -> Answer:
     if importlib.util.find_spec("transformers") is None:
         return not_applicable("transformers is not installed")
     sources = [source for source in map(source_of, _ASKED) if source]
-    if not any(_ASKS in source for source in sources):
+    if not any(asked in source for source in sources for asked in _ASKS):
         return not_applicable("the models of this release do not ask a tensor of positions where a step begins")
     return needed("models of this release ask a tensor of positions where a step begins, which is data")
 
@@ -135,7 +138,20 @@ class _KnownPositions(TorchFunctionMode):
         known = self._of(tensor)
         if isinstance(known, _Range) and index in (0, -1):
             return known.start if index == 0 else known.end - 1
-        return _First(bool(tensor.shape[0] == 1)) if tensor is self._given and index == 0 else None
+        if tensor is not self._given:
+            return None
+        return _First(bool(tensor.shape[0] == 1)) if index == 0 else self._last(tensor) if index == -1 else None
+
+    def _last(self, given: torch.Tensor) -> Any:
+        """The last of the positions that the caller gave: that of the mask's last token, which the program asserts."""
+        if not isinstance(self._mask, torch.Tensor) or self._mask.dim() != 2:  # noqa: PLR2004 (a row for each text)
+            return None
+        last = self._mask.shape[1] - 1
+        torch._assert_async(
+            given[-1] == last,
+            "the mask of this program ends with the last position: give it a column for every token so far",
+        )
+        return last
 
     def _comparison(self, name: str, tensor: torch.Tensor, number: Any) -> Any:
         if name == "eq" and tensor is self._mask and number == 1:
@@ -221,9 +237,10 @@ def _makes_positions(cls: Any) -> bool:
 
 def _asks(module: ModuleType) -> bool:
     try:
-        return _ASKS in inspect.getsource(module)
+        source = inspect.getsource(module)
     except OSError:
         return False
+    return any(asked in source for asked in _ASKS)
 
 
 PATCH = Patch(

@@ -8,6 +8,7 @@ from kvconform.errors import UnknownPatchError
 from kvconform.patches import (
     branch_on_position,
     experts_by_data,
+    experts_in_pieces,
     guarded_objects,
     length_of_tensor,
     masks_too_long,
@@ -29,6 +30,7 @@ PATCHES: tuple[Patch, ...] = (
     slice_of_modules.PATCH,
     sliding_windows.PATCH,
     experts_by_data.PATCH,
+    experts_in_pieces.PATCH,
     branch_on_position.PATCH,
     masks_too_long.PATCH,
     returned_objects.PATCH,
