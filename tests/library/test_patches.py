@@ -17,7 +17,7 @@ from kvconform.patches.command import main
 from kvconform.patches.patch import needed
 
 # A patch of models replaces in those that are imported, and each test may be the first to import one.
-for name in ("mixtral", "granitemoe", "jamba", "bart"):
+for name in ("mixtral", "granitemoe", "jetmoe", "jamba", "bart"):
     importlib.import_module(f"transformers.models.{name}.modeling_{name}")
 # What the exporter registers when it is loaded belongs to the state before.
 importlib.import_module("torch.export._trace")

@@ -24,7 +24,7 @@ from kvconform_conformance.examples.masked import (
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 # A fault is planted in models that are imported.
-for model in ("mixtral", "granitemoe", "bamba", "bart", "falcon_h1"):
+for model in ("mixtral", "granitemoe", "jetmoe", "bamba", "bart", "falcon_h1"):
     importlib.import_module(f"transformers.models.{model}.modeling_{model}")
 NEEDED = [patch.name for patch in patches_needed()]
 # Its faults are noticed by the check of one program for all lengths, not by those of models with a mask.
@@ -34,7 +34,7 @@ NOTICED_BY = {
     # Since 4.52 it is the cache of Falcon-H1 alone that asks.
     "length-of-tensor": "llama-decode" if source_of("falcon_h1") is None else "falcon-h1-decode",
     "experts-by-data": "mixtral-loop-prefill",
-    "experts-in-pieces": "granitemoe-prefill",
+    "experts-in-pieces": "jetmoe-prefill",
     "branch-on-position": "bamba-decode",
     "masks-too-long": "bart, no mask",
     "processor-arguments": "strict, makes a cache",

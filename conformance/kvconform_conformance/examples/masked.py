@@ -141,6 +141,18 @@ PIECES = (
         "full attention, experts",
     ),
     TinyModel(
+        "jetmoe",
+        "JetMoeConfig",
+        "JetMoeForCausalLM",
+        {
+            **{name: value for name, value in _TINY.items() if name != "num_attention_heads"},
+            "kv_channels": 8,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+        "full attention whose heads are experts, experts",
+    ),
+    TinyModel(
         "aria",
         "AriaTextConfig",
         "AriaTextForCausalLM",

@@ -1,9 +1,9 @@
 """Mixtures of experts that sort their tokens by expert and cut them into pieces, while they are traced.
 
-Granite MoE and JetMoE split the sorted tokens by a list of sizes, Aria slices them at sums of sizes (until 5.x), and
-DeepSeek V2 does so in a loop that leaves out experts whom no token chose (4.54 to 4.57). The sizes are data, which
-torch.export does not follow. Here every expert sees every token, and each row keeps the answer of the expert to whom
-it belongs. It costs as many products as there are experts, whatever was chosen.
+JetMoE and, until 5.x, Granite MoE split the sorted tokens by a list of sizes. Aria slices them at sums of sizes (until
+5.x), and DeepSeek V2 does so in a loop that leaves out experts whom no token chose (4.54 to 4.57). The sizes are data,
+which torch.export does not follow. Here every expert sees every token, and each row keeps the answer of the expert to
+whom it belongs. It costs as many products as there are experts, whatever was chosen.
 
 Dynamo (a strict export, torch.compile) traces what stands here too, where it follows the code around it.
 """
