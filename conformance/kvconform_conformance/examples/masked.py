@@ -208,8 +208,7 @@ UNMASKED = tuple(replace(one, masked=False) for one in FAMILIES)
 MASKED = (
     *FAMILIES,
     *_of(replace(MIXTRAL, name="mixtral-loop"), sliding_window=None, **_LOOP, **_ONE),
-    # Of Aria's prefill torch 2.13 asks that min(16, 16 * length) be 16, and does not see that it is (5.5).
-    *(MaskedExport(tiny, held) for tiny in PIECES for held in (False, True) if held or tiny.name != "aria"),
+    *(MaskedExport(tiny, held) for tiny in PIECES for held in (False, True)),
     # Convolutions and state spaces. Which numbers of tokens their prefills take depends on the model: `more-models`.
     MaskedExport(BY_NAME["lfm2"], held=True),
     MaskedExport(BY_NAME["bamba"], held=True, placed=True),

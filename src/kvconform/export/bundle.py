@@ -71,11 +71,14 @@ def save(exported: ExportedDecoder, folder: Path) -> Path:
         # With their example inputs: torch reads there how to write the conditions on sizes into the module.
         torch.export.save(program.exported, folder / name)
         entries.append(_entry(program, name))
+    plan = asdict(exported.plan)
+    # What is loaded exports nothing, and no manifest names a class that somebody might import.
+    del plan["encoded"]
     document = {
         "schema": SCHEMA,
         "made_by": exported.made_by,
         "settings": asdict(exported.settings),
-        "plan": asdict(exported.plan),
+        "plan": plan,
         "programs": entries,
     }
     (folder / MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 `DynamicCache.update` of transformers 4.45 to 4.50 asks `len(self.key_cache[layer]) == 0` of a tensor. `len` gives a
 Python int, so that a dynamic batch becomes a constant of the program. A function of the same name in the module is
 found before the builtin, and gives `shape[0]`, which equals `len` and may be a symbol. The cache that Falcon-H1 brings
-(4.5x) asks the same in its own module.
+(seen in 4.57) asks the same in its own module.
 """
 
 from __future__ import annotations

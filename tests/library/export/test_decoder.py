@@ -103,6 +103,7 @@ def test_the_manifest_says_what_is_in_the_folder(folder):
     decode = next(entry for entry in document["programs"] if entry["kind"] == "decode")
     assert "past_key_values" in decode["names"]
     assert decode["leaves"][0]["sizes"]
+    assert "encoded" not in document["plan"], "a manifest names no class"
 
 
 def changed_manifest(folder, change):
