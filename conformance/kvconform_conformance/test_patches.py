@@ -20,6 +20,7 @@ from kvconform_conformance.examples.masked import (
     expect_exports_with_variadic_keywords,
 )
 from kvconform_conformance.examples.models import MODELS, TinyModel, tokens
+from kvconform_conformance.examples.repaired import MADE, expect_made_of_any_length, expect_skips_layers
 from kvconform_conformance.runner.subjects import Subject
 
 PROMPT, STEPS = 6, 4
@@ -47,6 +48,17 @@ def test_exported_without_mask(registered: object, asked: MaskedExport) -> None:
 def test_variadic_keywords(registered: object, nested: bool) -> None:
     """An input that a module takes as `**kwargs` has a dynamic shape, by its own name or under that of `**kwargs`."""
     expect_exports_with_variadic_keywords(nested=nested)
+
+
+def test_skipped_layers(registered: object) -> None:
+    """Layers that are skipped hold nothing, and a DynamicCache gives each other layer what was written to it."""
+    expect_skips_layers()
+
+
+@pytest.mark.needs(*MADE)
+def test_sliding_window_cache_is_made(registered: object) -> None:
+    """A SlidingWindowCache has as many places as its window, and at most as many as it was asked for."""
+    expect_made_of_any_length()
 
 
 @pytest.mark.parametrize("tiny", [*MODELS, MIXTRAL], ids=lambda tiny: tiny.name)

@@ -16,7 +16,7 @@ from kvconform.patches.registry import find
 PATCH = find("windows-in-pieces")
 RIVAL = next(rival for rival in WINDOWED if rival.name == "sliding-window-cache")
 pytestmark = pytest.mark.skipif(
-    answer(PATCH).need is not Need.NEEDED, reason="this release has no such class, or it counts nothing"
+    answer(PATCH).need is not Need.NEEDED, reason="this release has no such class, or does it right"
 )
 
 

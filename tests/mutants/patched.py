@@ -183,5 +183,27 @@ def gives_the_window_alone(update: Any) -> Any:
     return wrong
 
 
+@spoils("skipped-layers")
+def writes_where_it_does_not_belong(update: Any) -> Any:
+    """What comes after a skipped layer is written in the next one too few."""
+
+    @functools.wraps(update)
+    def wrong(self: Any, keys: Any, values: Any, layer: int, *more: Any, **named: Any) -> Any:
+        return update(self, keys, values, max(layer - 1, 0), *more, **named)
+
+    return wrong
+
+
+@spoils("sliding-window-constructor")
+def is_one_short(construct: Any) -> Any:
+    """The cache has a place too few."""
+
+    @functools.wraps(construct)
+    def wrong(self: Any, config: Any, *args: Any, **named: Any) -> None:
+        construct(self, config, *args, **{**named, "max_cache_len": named["max_cache_len"] - 1})
+
+    return wrong
+
+
 def _shape_env_of(captured: Any) -> Any:
     return importlib.import_module("torch.export.exported_program")._get_shape_env(captured)

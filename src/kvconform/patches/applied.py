@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from kvconform.arrivals import Watch
-from kvconform.errors import KVConformError
 from kvconform.patches.patch import Patch, Replacement
 
 __all__ = ["enter", "in_force", "leave"]
@@ -27,22 +26,41 @@ _ABSENT = object()
 
 @dataclass
 class _Place:
-    """One place where something was replaced. `before` is what stood there, or that nothing did."""
+    """One place where something was replaced.
+
+    Attributes:
+        owner: a module, a class or a dict.
+        name: the attribute, or the key.
+        before: what stood there, or that nothing did.
+        layers: what was replaced there since and not taken back, in order; each is made of the one before it.
+    """
 
     owner: Any
     name: str
     before: Any
-
-    @classmethod
-    def of(cls, replacement: Replacement) -> _Place:
-        return cls(replacement.owner, replacement.name, _entries(replacement.owner).get(replacement.name, _ABSENT))
+    layers: list[Replacement] = field(default_factory=list)
 
     @property
     def key(self) -> tuple[int, str]:
         """The same for every replacement at this place."""
         return id(self.owner), self.name
 
-    def put(self, value: Any) -> None:
+    def add(self, replacement: Replacement) -> None:
+        """Have what is made of what stands here stand here."""
+        self._put(replacement.make(_made_of(self._stands())))
+        self.layers.append(replacement)
+
+    def remove(self, replacement: Replacement) -> None:
+        """Have what would stand here without this replacement stand here."""
+        self.layers = [layer for layer in self.layers if layer is not replacement]
+        self._put(self.before)
+        for layer in self.layers:
+            self._put(layer.make(_made_of(self._stands())))
+
+    def _stands(self) -> Any:
+        return _entries(self.owner).get(self.name, _ABSENT)
+
+    def _put(self, value: Any) -> None:
         """Have `value` stand here; what stood nowhere before is removed."""
         if isinstance(self.owner, dict):
             if value is _ABSENT:
@@ -61,23 +79,24 @@ class _Held:
 
     patch: Patch
     blocks: int
-    places: list[_Place]
+    replaced: list[Replacement]
 
 
 _LOCK = threading.RLock()
 _HELD: dict[str, _Held] = {}
+_PLACES: dict[tuple[int, str], _Place] = {}
 _WATCHES: list[Watch] = []
 
 
 def enter(patch: Patch) -> None:
     """Put a patch in place, unless a block that has not ended did.
 
-    Raises:
-        KVConformError: another patch in force has replaced the same thing.
+    Where another patch in force has replaced the same thing, this one is made of what that one put there. Whichever is
+    taken back first, the other stays.
     """
     with _LOCK:
         if patch.name not in _HELD:
-            _HELD[patch.name] = _Held(patch, 0, _apply(patch.name, patch.replacements()))
+            _HELD[patch.name] = _Held(patch, 0, _apply(patch.replacements()))
             _watch()
         _HELD[patch.name].blocks += 1
 
@@ -89,7 +108,7 @@ def leave(patch: Patch) -> None:
         held.blocks -= 1
         if not held.blocks:
             del _HELD[patch.name]
-            _undo(held.places)
+            _undo(held.replaced)
             _watch()
 
 
@@ -111,37 +130,41 @@ def _watch() -> None:
 
 def _arrived(module: ModuleType) -> None:
     with _LOCK:
-        for name, held in _HELD.items():
+        for held in _HELD.values():
             if held.patch.of_module is not None:
-                held.places += _apply(name, held.patch.of_module(module))
+                held.replaced += _apply(held.patch.of_module(module))
 
 
-def _apply(name: str, replacements: Iterable[Replacement]) -> list[_Place]:
-    done: list[_Place] = []
+def _apply(replacements: Iterable[Replacement]) -> list[Replacement]:
+    done: list[Replacement] = []
     try:
         for replacement in replacements:
-            place = _Place.of(replacement)
-            _refuse_what_another_replaced(name, place)
-            place.put(replacement.make(None if place.before is _ABSENT else place.before))
-            done.append(place)
+            place = _place_of(replacement)
+            place.add(replacement)
+            _PLACES[place.key] = place
+            done.append(replacement)
     except BaseException:
         _undo(done)
         raise
     return done
 
 
-def _refuse_what_another_replaced(name: str, place: _Place) -> None:
-    for other, held in _HELD.items():
-        if any(place.key == taken.key for taken in held.places):
-            raise KVConformError(
-                f"the patches {other!r} and {name!r} replace the same thing, {place.name}: "
-                "whichever is left first would undo the other; enter one of them: patch_functions(name)"
-            )
+def _undo(replacements: list[Replacement]) -> None:
+    for replacement in reversed(replacements):
+        place = _place_of(replacement)
+        place.remove(replacement)
+        if not place.layers:
+            del _PLACES[place.key]
 
 
-def _undo(places: list[_Place]) -> None:
-    for place in reversed(places):
-        place.put(place.before)
+def _place_of(replacement: Replacement) -> _Place:
+    owner, name = replacement.owner, replacement.name
+    place = _Place(owner, name, _entries(owner).get(name, _ABSENT))
+    return _PLACES.get(place.key, place)
+
+
+def _made_of(standing: Any) -> Any:
+    return None if standing is _ABSENT else standing
 
 
 def _entries(owner: Any) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from kvconform.patches import (
     masks_too_long,
     processor_arguments,
     returned_objects,
+    skipped_layers,
     slice_of_modules,
+    sliding_window_made,
     sliding_windows,
     variadic_keywords,
     vmap_masks,
@@ -38,6 +40,8 @@ PATCHES: tuple[Patch, ...] = (
     processor_arguments.PATCH,
     variadic_keywords.PATCH,
     windows_in_pieces.PATCH,
+    skipped_layers.PATCH,
+    sliding_window_made.PATCH,
 )
 """Every patch, in the order in which they are entered."""
 

@@ -144,7 +144,7 @@ def _grow(lazy_arguments: int) -> Callable[[Any], Any]:
             # A minimum, since torch sees its lower bound. Of a difference with a maximum it does not, and torch 2.8
             # then guards on whether the length is 0 or 1.
             number = _minimum(keys.shape[-2], self.sliding_window - 1)
-            kept = torch.arange(number, device=keys.device) + (keys.shape[-2] - number)
+            kept = torch.arange(keys.shape[-2] - number, keys.shape[-2], device=keys.device)
             self.keys, self.values = keys.index_select(2, kept), values.index_select(2, kept)
             return keys, values
 

@@ -1,9 +1,10 @@
-"""A repair: several tokens at a time across the window of a preallocated sliding layer, transformers 4.53 to 4.55.
+"""A repair: several tokens at a time across the window of a preallocated sliding layer, transformers 4.53 to 4.56.
 
-Such a layer keeps as many tokens as its window. When several new ones cross its end, these releases shift first and
-give back what is kept then: the window of the last new token. The earlier ones attend to too little, and the logits of
-a prompt in pieces are wrong. Here the piece gets the tokens that were kept and itself, as in 4.57; the mask, which
-these models make from `get_mask_sizes`, hides what a query must not see.
+Such a layer keeps as many tokens as its window. When several new ones cross its end, 4.53 to 4.55 shift first and give
+back what is kept then: the window of the last new token. The earlier ones attend to too little, and the logits of a
+prompt in pieces are wrong. 4.56, whose layer counts its tokens, writes past its end and raises. Here the piece gets the
+tokens that were kept and itself, as in 4.57; the mask, which these models make from `get_mask_sizes`, hides what a
+query must not see.
 
 Whether a piece crosses the window is asked of the positions. What is traced stays as it is: there they are data.
 """
@@ -27,30 +28,36 @@ _LISTS, _LAYER = ("SlidingWindowCache", "HybridCache"), "SlidingWindowLayer"
 
 def _classes() -> list[Any]:
     """The classes of these names that update a window themselves and say what they give back."""
-    if probes.has_layers():
-        # Later layers count what they have seen, and are another code.
-        found = [cls for cls in (probes.cache_class(_LAYER),) if cls is not None and counter_of(cls) is None]
-    else:
-        found = [cls for cls in map(probes.cache_class, _LISTS) if cls is not None]
-    return [cls for cls in found if {"update", "get_mask_sizes"} <= vars(cls).keys()]
+    found = [probes.cache_class(name) for name in ((_LAYER,) if probes.has_layers() else _LISTS)]
+    # In 4.57 the name stands for another class, which has neither of its own.
+    return [cls for cls in found if cls is not None and {"update", "get_mask_sizes"} <= vars(cls).keys()]
 
 
 def _probe() -> Answer:
     found = _classes()
     if not found:
         return not_applicable("this release has no sliding layer that is preallocated and finds its place by positions")
-    if _sees_all(found[0]):
+    try:
+        sees_all = _sees_all(found[0])
+    except IndexError:
+        return needed("a sliding layer of this release raises when several tokens cross its window")
+    if sees_all:
         return not_needed("a sliding layer of this release gives every token of a piece what it may see")
     return needed("a sliding layer of this release forgets what the first tokens of a piece still see")
 
 
 def _sees_all(cls: Any) -> bool:
-    """Whether the second of two pieces of 3 tokens, through a window of 4, gets the first token of all."""
+    """Whether the second of two pieces of 3 tokens, through a window of 4, gets the first token of all.
+
+    Raises:
+        IndexError: the release writes past the end of the layer, as 4.56 does.
+    """
     # The tensors alone: the constructors ask for the configuration of a model.
     held, layer = [torch.zeros(1, 1, 4, 1), torch.zeros(1, 1, 4, 1)], object.__new__(cls)
     layer.max_cache_len = layer.sliding_window = 4
     if probes.has_layers():
         layer.keys, layer.values, layer.device = *held, held[0].device
+        _count(layer, 0, counter_of(cls))
     else:
         layer.key_cache, layer.value_cache = [held[0]], [held[1]]
     index = () if probes.has_layers() else (0,)
@@ -78,19 +85,28 @@ def _whole(held: torch.Tensor, new: torch.Tensor, first: int) -> torch.Tensor:
     return found
 
 
-def _update_of_layer(native: Callable[..., Any]) -> Callable[..., Any]:
-    """What stands for `update` of a layer."""
+def _update_of_layer(counter: str | None) -> Callable[[Any], Any]:
+    """What makes the `update` of a layer, which counts its tokens in the attribute `counter`, if in any."""
 
-    def update(
-        self: Any, key_states: torch.Tensor, value_states: torch.Tensor, cache_kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        position: Any = (cache_kwargs or {}).get("cache_position")
-        if is_traced(key_states) or not _crosses(position, self.max_cache_len):
-            return native(self, key_states, value_states, cache_kwargs)
-        first = int(position[0])
-        return _whole(self.keys, key_states, first), _whole(self.values, value_states, first)
+    def make(native: Callable[..., Any]) -> Callable[..., Any]:
+        def update(
+            self: Any, key_states: torch.Tensor, value_states: torch.Tensor, cache_kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            position: Any = (cache_kwargs or {}).get("cache_position")
+            if is_traced(key_states) or not _crosses(position, self.max_cache_len):
+                return native(self, key_states, value_states, cache_kwargs)
+            first = int(position[0])
+            _count(self, first + position.shape[0], counter)
+            return _whole(self.keys, key_states, first), _whole(self.values, value_states, first)
 
-    return update
+        return update
+
+    return make
+
+
+def _count(layer: Any, number: int, counter: str | None) -> None:
+    if counter is not None:
+        setattr(layer, counter, number)
 
 
 def _update_of_lists(native: Callable[..., Any]) -> Callable[..., Any]:
@@ -133,18 +149,21 @@ def _sizes(native: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _replacements() -> tuple[Replacement, ...]:
-    update = _update_of_layer if probes.has_layers() else _update_of_lists
     return tuple(
         replacement
         for cls in _classes()
-        for replacement in (Replacement(cls, "update", update), Replacement(cls, "get_mask_sizes", _sizes))
+        for replacement in (Replacement(cls, "update", _update_of(cls)), Replacement(cls, "get_mask_sizes", _sizes))
     )
+
+
+def _update_of(cls: type) -> Callable[[Any], Any]:
+    return _update_of_layer(counter_of(cls)) if probes.has_layers() else _update_of_lists
 
 
 PATCH = Patch(
     name="windows-in-pieces",
-    replaces="update and get_mask_sizes of SlidingWindowCache, HybridCache and SlidingWindowLayer (4.53 to 4.55)",
-    why="several tokens that cross a window at once attend to too little, so that eager results are wrong",
+    replaces="update and get_mask_sizes of SlidingWindowCache, HybridCache and SlidingWindowLayer (4.53 to 4.56)",
+    why="several tokens that cross a window at once attend to too little, or raise in 4.56",
     page="docs/known-failures/sliding-window-in-pieces.md",
     probe=_probe,
     replacements=_replacements,
