@@ -114,15 +114,18 @@ def check_command(run: Run, python: Path, part: Path) -> list[str]:
 
 
 def earlier(run: Run) -> list[Path]:
-    """The records whose answers the suite may take over, the newest first; none where everything is to be asked.
+    """The records whose answers the suite may take over, the best first; none where everything is to be asked.
 
-    What a killed run had written is one, and so is the published answer, as a file of lines.
+    What a killed run had written is one, and so are the answers of some subjects only, and the published answer, as a
+    file of lines.
     """
     if run.options.fresh or run.options.rerun:
         return []
     beside = [run.record.with_suffix(f".jsonl.{name}") for name in (LEFT, "interrupted")]
-    found = [path for path in (*beside, run.record) if path.is_file()]
-    if not (run.options.partial or run.options.records) and run.paths.published.exists():
+    is_everything = not (run.options.partial or run.options.records)
+    some = [run.paths.partial / run.record.name] if is_everything else []
+    found = [path for path in (*beside, run.record, *some) if path.is_file()]
+    if is_everything and run.paths.published.exists():
         published = run.record.with_suffix(".jsonl.published")
         runs = parquet.read(run.paths.published, [run.cell.id])
         put(published, "".join(dump(each) for each in runs[-1:]))

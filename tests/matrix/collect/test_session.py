@@ -12,6 +12,7 @@ from matrix.collect import session
 from matrix.collect.session import Run, settle
 from matrix.paths import Paths
 from matrix.records import files, parquet
+from matrix.records.writing import put
 from tests.matrix import factories
 from tests.matrix.helpers import CELL
 
@@ -68,6 +69,14 @@ def test_earlier_answers_are_taken_over_unless_all_is_to_be_asked(axes: Axes, pa
     # Published is what a run without a selection answered, of the default place.
     assert records(paths, replace(ASKED, keyword="x"), axes) == []
     assert records(paths, replace(ASKED, records=paths.home / "new"), axes) == []
+
+
+def test_answers_to_some_subjects_are_taken_over_by_the_next_whole_run(axes: Axes, paths: Paths) -> None:
+    partial = paths.partial / FINAL
+    put(partial, "x")
+    assert session.earlier(Run(CELL, ASKED, axes, paths)) == [partial]
+    assert session.earlier(Run(CELL, replace(ASKED, rerun=True), axes, paths)) == []
+    assert session.earlier(Run(CELL, replace(ASKED, records=paths.home / "new"), axes, paths)) == []
 
 
 def test_what_a_killed_run_had_written_is_kept_until_it_is_taken_over(axes: Axes, paths: Paths) -> None:
