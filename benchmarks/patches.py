@@ -75,7 +75,7 @@ class Step(torch.nn.Module):
 def steps_of_windows() -> tuple[Callable[[], float], Callable[[], float]] | None:
     """Two functions that run one decode step and give its seconds: a program for one length, one for every length.
 
-    None where the patch for every length is not in force.
+    Both take every batch, so that what differs is the length. None where the patch for every length is not in force.
     """
     if sliding_windows.PATCH not in patches_of(exportable):
         return None
@@ -89,10 +89,9 @@ def steps_of_windows() -> tuple[Callable[[], float], Callable[[], float]] | None
     def program(left_out: tuple[str, ...]) -> Callable[[], float]:
         ids = torch.full((2, 1), 5)
         with exportable(without=left_out):
-            shapes = None
-            if not left_out:
-                auto = torch.export.Dim.AUTO
-                shapes = ({0: auto}, dynamic_shapes_for(cache(2, LENGTH), auto, auto))
+            auto = torch.export.Dim.AUTO
+            length = torch.export.Dim.STATIC if left_out else auto
+            shapes = ({0: auto}, dynamic_shapes_for(cache(2, LENGTH), auto, length))
             exported = torch.export.export(Step(mistral), (ids, cache(2, LENGTH)), dynamic_shapes=shapes, strict=False)
             module = exported.module()
             if not left_out:
