@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,8 +15,18 @@ from hypothesis import strategies as st
 
 import kvconform
 from kvconform.checks.patches import whole_snapshot
-from kvconform.errors import UnknownPatchError
-from kvconform.patches import PATCHES, Need, Patch, Replacement, answer, applied, patch_functions, patches_needed
+from kvconform.errors import KVConformError, UnknownPatchError
+from kvconform.patches import (
+    PATCHES,
+    Need,
+    Patch,
+    Replacement,
+    answer,
+    applied,
+    patch_functions,
+    patches_needed,
+    registry,
+)
 from kvconform.patches.command import main
 from kvconform.patches.patch import needed
 
@@ -94,6 +105,20 @@ def test_patches_are_entered_by_name_and_left_out_by_name():
         assert entered == ()
     with pytest.raises(UnknownPatchError, match="did you mean 'vmap-masks'"), patch_functions("vmap-mask"):
         pass
+
+
+def test_a_probe_that_raises_names_its_patch_and_how_to_go_on_without_it(monkeypatch):
+    def raises():
+        raise ZeroDivisionError("of a new release")
+
+    broken = replace(PATCHES[0], probe=raises)
+    monkeypatch.setattr(registry, "PATCHES", (broken, *PATCHES[1:]))
+    monkeypatch.setattr(registry, "_ANSWERS", {})
+    says = rf"{broken.name}.*of a new release.*without=\['{broken.name}'\]"
+    with pytest.raises(KVConformError, match=says), kvconform.exportable():
+        pass
+    with kvconform.exportable(without=[broken.name]) as entered:
+        assert broken.name not in {patch.name for patch in entered}
 
 
 @settings(max_examples=60, deadline=None)

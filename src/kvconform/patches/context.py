@@ -33,7 +33,7 @@ def patch_functions(*names: str, without: Iterable[str] = ()) -> Iterator[tuple[
         UnknownPatchError: no patch has that name.
     """
     left_out = {find(name).name for name in without}
-    asked = [find(name) for name in names] if names else patches_needed()
+    asked = [find(name) for name in names] if names else patches_needed(left_out)
     chosen = tuple(
         patch
         for patch in dict.fromkeys(asked)

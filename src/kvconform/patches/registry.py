@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 
-from kvconform.errors import UnknownPatchError
+from kvconform.errors import KVConformError, UnknownPatchError
 from kvconform.patches import (
     branch_on_position,
     experts_by_data,
@@ -49,15 +50,26 @@ _ANSWERS: dict[str, Answer] = {}
 
 
 def answer(patch: Patch) -> Answer:
-    """What the patch's probe says; asked once, outside the patches, since what it asks does not change."""
+    """What the patch's probe says; asked once, outside the patches, since what it asks does not change.
+
+    Raises:
+        KVConformError: the probe raised, as it may on a release that nobody has run it on.
+    """
     if patch.name not in _ANSWERS:
-        _ANSWERS[patch.name] = patch.probe()
+        try:
+            _ANSWERS[patch.name] = patch.probe()
+        except Exception as error:
+            raise KVConformError(
+                f"whether this release needs the patch {patch.name!r} cannot be told, since its probe raised "
+                f"{type(error).__name__}: {error}; leave it out with exportable(without=[{patch.name!r}]), "
+                "and please report it"
+            ) from error
     return _ANSWERS[patch.name]
 
 
-def patches_needed() -> tuple[Patch, ...]:
-    """The patches that this environment needs."""
-    return tuple(patch for patch in PATCHES if answer(patch).need is Need.NEEDED)
+def patches_needed(without: Collection[str] = ()) -> tuple[Patch, ...]:
+    """The patches that this environment needs; those that are left out are not asked about."""
+    return tuple(patch for patch in PATCHES if patch.name not in without and answer(patch).need is Need.NEEDED)
 
 
 def find(name: str) -> Patch:

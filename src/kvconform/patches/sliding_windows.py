@@ -90,7 +90,7 @@ class _Count(int):
 
 def _asks_its_count(cls: Any) -> bool:
     """Whether a layer that grows decides by its count how long a mask is. It costs no export to find that out."""
-    layer, new = cls(_PROBED_WINDOW), torch.zeros(1, 1, 2, 1)
+    layer, new = cls(sliding_window=_PROBED_WINDOW), torch.zeros(1, 1, 2, 1)
     layer.update(new, new)
     layer.cumulative_length = _Count(layer.cumulative_length)
     _Count.decided = 0
@@ -104,7 +104,7 @@ def _takes_all_lengths(cls: Any) -> bool:
 
     class Update(torch.nn.Module):
         def forward(self, keys: torch.Tensor, new: torch.Tensor, count: int) -> torch.Tensor:
-            layer = cls(_PROBED_WINDOW)
+            layer = cls(sliding_window=_PROBED_WINDOW)
             layer.update(new, new)
             layer.keys, layer.values, layer.cumulative_length = keys, keys, count
             layer.update(new, new)
