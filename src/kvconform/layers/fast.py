@@ -47,7 +47,10 @@ class _Pattern:
     window: str | None
 
 
-_CONTEXTS: dict[tuple[str, ...], tuple[str, ...]] = {}
+_Code = str | tuple[str, str]
+"""The code of a layer, with the name of its counter if that is a leaf."""
+
+_CONTEXTS: dict[tuple[_Code, ...], tuple[str, ...]] = {}
 
 
 def flatten_layers(  # noqa: C901, PLR0911
@@ -55,25 +58,27 @@ def flatten_layers(  # noqa: C901, PLR0911
 ) -> tuple[list[Any], list[str]] | None:
     """Leaves and context of these layers, or None if keys and values do not describe one of them.
 
-    If `counted`, a layer with a window has a third leaf, so that they do not describe it.
+    If `counted`, a layer that counts the tokens of a window has its counter as a third leaf, at every length.
     """
     # One long loop on purpose, which looks a class up once for layers of one class in a row: a call for each layer
     # would cost a tenth of the time.
     leaves: list[Any] = []
-    codes: list[str] = []
+    codes: list[_Code] = []
     last: type | None = None
     pattern: Any = None
+    tensor = torch.Tensor
     for layer in layers:
         if type(layer) is not last:
             last = type(layer)
             pattern = PATTERNS[last] if last in PATTERNS else _learn(last)
-            if pattern is None or (counted and pattern.config is not None):
+            if pattern is None:
                 return None
             size, typed, constants, config = pattern.size, pattern.typed, pattern.constants, pattern.config
+            counter = pattern.counter if counted and config == "sliding_window" else None
         state = layer.__dict__
         try:
             keys, values = state["keys"], state["values"]
-            if len(state) != size or not isinstance(keys, torch.Tensor) or not isinstance(values, torch.Tensor):
+            if len(state) != size or not isinstance(keys, tensor) or not isinstance(values, tensor):
                 return None
             if typed and (state["dtype"] is not keys.dtype or state["device"] != keys.device):
                 return None
@@ -82,7 +87,11 @@ def flatten_layers(  # noqa: C901, PLR0911
                     return None
             if config is None:
                 codes.append(pattern.code)
-            elif _is_below_window(state, pattern, keys):
+            elif counter is not None and type(state[counter]) is int and _is_of_one_device(state, pattern, keys):
+                codes.append((f"{pattern.code}{state[config]}", counter))
+                leaves += (keys, values, state[counter])
+                continue
+            elif counter is None and _is_below_window(state, pattern, keys):
                 codes.append(f"{pattern.code}{state[config]}")
             else:
                 return None
@@ -99,16 +108,25 @@ def _is_below_window(state: dict[str, Any], pattern: _Pattern, keys: torch.Tenso
         # A symbol is left to the careful path, which asks whether equality is proved and adds no guard.
         if type(count) is not int or count != length_of(keys):
             return False
+    return _is_of_one_device(state, pattern, keys)
+
+
+def _is_of_one_device(state: dict[str, Any], pattern: _Pattern, keys: torch.Tensor) -> bool:
     if pattern.window is None:
         return True
     window = state[pattern.window]
     return isinstance(window, torch.Tensor) and window.device == keys.device
 
 
-def _context(codes: tuple[str, ...]) -> tuple[str, ...]:
+def _context(codes: tuple[_Code, ...]) -> tuple[str, ...]:
     found = _CONTEXTS.get(codes)
     if found is None:
-        found = tuple(LayerLeaf.text(kind, code, i) for i, code in enumerate(codes) for kind in ("key", "value"))
+        layers = [(one, ()) if isinstance(one, str) else (one[0], one[1:]) for one in codes]
+        found = tuple(
+            LayerLeaf.text(kind, code, i)
+            for i, (code, counters) in enumerate(layers)
+            for kind in ("key", "value", *counters)
+        )
         _CONTEXTS[codes] = found
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from unittest import mock
 
 import pytest
 import torch
@@ -25,6 +26,8 @@ from kvconform.checks.trees import (
     expect_spec_constant_over_length,
     expect_tree_map,
 )
+from kvconform.layers import fast, writing
+from kvconform.origins import COUNTERS
 
 pytestmark = [
     pytest.mark.usefixtures("_registered"),
@@ -84,6 +87,22 @@ def make(mix):
 @given(mixes())
 def test_nothing_is_lost(mix):
     expect_round_trip(make(mix), str(mix))
+
+
+@FEW
+@given(mixes(), st.booleans(), st.sampled_from([None, 0, 7, True, "mine", 2.0]))
+def test_the_fast_path_says_what_the_careful_one_says(mix, counted, count):
+    """Of caches as they come, and with a counter that is not what their class usually has."""
+    cache = make(mix)
+    for layer in cache.layers if count is not None else ():
+        for name in COUNTERS & vars(layer).keys():
+            setattr(layer, name, count)
+    quick, names = writing.flatten(cache, counted=counted)
+    with mock.patch.object(fast, "flatten_layers", return_value=None):
+        careful, expected = writing.flatten(cache, counted=counted)
+    assert names == expected
+    assert len(quick) == len(careful)
+    assert all(one is other for one, other in zip(quick, careful, strict=True))
 
 
 @FEW
