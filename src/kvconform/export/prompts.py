@@ -12,9 +12,13 @@ __all__ = ["make_prompt", "text_config", "windows"]
 
 
 def text_config(model: Any) -> Any:
-    """The part of the configuration that the decoder reads; 4.44 has no such method and no such parts."""
+    """The part of the configuration that the decoder reads; 4.44 has no such method and no such parts.
+
+    T5Gemma gives its whole configuration until 4.53, which has no vocabulary: its decoder's has.
+    """
     config = model.config
-    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    part = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    return part if hasattr(part, "vocab_size") else getattr(part, "decoder", part)
 
 
 def make_prompt(model: Any, batch: int, length: int, *, padding: int = 0, seed: int = 0) -> dict[str, torch.Tensor]:

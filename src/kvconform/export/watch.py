@@ -18,6 +18,7 @@ import torch
 
 from kvconform import probes
 from kvconform.export.errors import WatchError
+from kvconform.export.prompts import text_config
 
 __all__ = ["Call", "Watched", "generation_class", "watch"]
 
@@ -135,14 +136,13 @@ def watch(model: Any, prompt: dict[str, torch.Tensor], steps: int = STEPS) -> Wa
 
 def _settings(model: Any, steps: int) -> dict[str, Any]:
     """Plain greedy search that no token ends: the end is a token that the vocabulary lacks."""
-    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     pad = getattr(model.generation_config, "pad_token_id", None)
     return {
         "max_new_tokens": steps + 1,
         "do_sample": False,
         "num_beams": 1,
         "use_cache": True,
-        "eos_token_id": config.vocab_size,
+        "eos_token_id": text_config(model).vocab_size,
         "pad_token_id": 0 if pad is None else pad,
     }
 
