@@ -14,7 +14,7 @@ __all__ = ["make_prompt", "text_config", "windows"]
 def text_config(model: Any) -> Any:
     """The part of the configuration that the decoder reads; 4.44 has no such method and no such parts.
 
-    T5Gemma gives its whole configuration until 4.53, which has no vocabulary: its decoder's has.
+    T5Gemma of 4.53 gives its whole configuration, which has no vocabulary: its decoder's has.
     """
     config = model.config
     part = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
