@@ -48,6 +48,11 @@ class LayerModel:
     changing: frozenset[str] = frozenset()
     changing_inside: frozenset[str] = frozenset()
 
+    @property
+    def counts_a_window(self) -> bool:
+        """Whether its counter goes on past the length of its tensors, so that a counted cache has it as a leaf."""
+        return self.config == "sliding_window"
+
 
 @dataclass(frozen=True)
 class CacheModel:

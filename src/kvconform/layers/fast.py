@@ -34,6 +34,7 @@ class _Pattern:
         size: how many attributes it has.
         typed: whether it keeps the dtype and the device of its tensors.
         counter: its counter.
+        counted: the same, if a counted cache has it as a leaf.
         constants: attributes and the value each must have.
         window: its window as a tensor.
     """
@@ -43,6 +44,7 @@ class _Pattern:
     size: int
     typed: bool
     counter: str | None
+    counted: str | None
     constants: tuple[tuple[str, Any], ...]
     window: str | None
 
@@ -74,7 +76,7 @@ def flatten_layers(  # noqa: C901, PLR0911
             if pattern is None:
                 return None
             size, typed, constants, config = pattern.size, pattern.typed, pattern.constants, pattern.config
-            counter = pattern.counter if counted and config == "sliding_window" else None
+            counter = pattern.counted if counted else None
         state = layer.__dict__
         try:
             keys, values = state["keys"], state["values"]
@@ -149,12 +151,14 @@ def _pattern(model: LayerModel) -> _Pattern | None:
     ):
         # A release has added attributes that this path does not know: the careful path handles any attribute.
         return None
+    counter = counters[0] if counters else None
     return _Pattern(
         code=model.code,
         config=model.config,
         size=len(model.ready),
         typed=model.ready.keys() >= _TYPED,
-        counter=counters[0] if counters else None,
+        counter=counter,
+        counted=counter if model.counts_a_window else None,
         constants=model.constants,
         window=rest[0] if rest else None,
     )

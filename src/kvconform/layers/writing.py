@@ -94,7 +94,9 @@ def _write_layer(writer: Writer, layer: Any, index: int, *, counted: bool) -> li
         origin = origin_of(name, model, ready=ready, filled=filled)
         if origin is Origin.ABSENT and tells_itself(name, value, state):
             facts.append(Follows.text(index, name))
-        elif (counted and ready and _counts_a_window(model, name)) or not is_as_expected(origin, name, state, base):
+        elif (counted and ready and model.counts_a_window and name in COUNTERS) or not is_as_expected(
+            origin, name, state, base
+        ):
             suffix = LayerLeaf.text("", code, index)
             written = _write_value(writer, name, value, suffix, changing=_changes(model, name, value))
             facts += _fact(index, name, written)
@@ -106,11 +108,6 @@ def _write_layer(writer: Writer, layer: Any, index: int, *, counted: bool) -> li
 def _changes(model: LayerModel, name: str, value: Any) -> bool:
     """Whether numbers in an attribute of a model's class can change with the tokens, so that they are leaves."""
     return name in (model.changing_inside if isinstance(value, (list, tuple, dict)) else model.changing)
-
-
-def _counts_a_window(model: LayerModel, name: str) -> bool:
-    """Whether an attribute is the counter of a layer that grows until its window is full."""
-    return name in COUNTERS and model.config == "sliding_window"
 
 
 def _write_cache(writer: Writer, cache: Any) -> list[str]:
