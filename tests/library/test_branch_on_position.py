@@ -16,7 +16,7 @@ class Model(torch.nn.Module):
     def forward(self, x, past, attention_mask=None, cache_position=None):
         if cache_position is None:
             cache_position = torch.arange(past.shape[1], past.shape[1] + x.shape[1], device=x.device)
-        if cache_position[0] > 0 or (attention_mask is not None and torch.all(attention_mask == 1)):
+        if cache_position[0] > 0:
             attention_mask = None
         if cache_position[0] > 0:
             return x + 1

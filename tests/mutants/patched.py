@@ -207,3 +207,54 @@ def is_one_short(construct: Any) -> Any:
 
 def _shape_env_of(captured: Any) -> Any:
     return importlib.import_module("torch.export.exported_program")._get_shape_env(captured)
+
+
+@spoils("branch-on-mask")
+def takes_every_mask_for_ones(method: Any) -> Any:
+    """Padding is not hidden from the states of what is traced."""
+    original = method.__wrapped__
+
+    @functools.wraps(original)
+    def wrong(self: Any, *args: Any, **named: Any) -> Any:
+        if not is_traced(*args, *named.values()):
+            return original(self, *args, **named)
+        with _TakesAllForOnes():
+            return original(self, *args, **named)
+
+    return wrong
+
+
+class _TakesAllForOnes(TorchFunctionMode):
+    """Every tensor is true."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return True if func is torch.Tensor.__bool__ else func(*args, **(kwargs or {}))
+
+
+@spoils("convolution-states")
+def keeps_the_first_inputs(update: Any) -> Any:
+    """What is kept of a prompt is one token late."""
+
+    @functools.wraps(update)
+    def wrong(self: Any, conv_states: Any, *args: Any, **named: Any) -> Any:
+        found = update(self, conv_states, *args, **named)
+        if is_traced(conv_states):
+            kept = self.conv_states[named.get("state_idx", 0)]
+            kept.copy_(kept.roll(1, -1))
+        return found
+
+    return wrong
+
+
+@spoils("scan-of-tokens")
+def reads_a_state_too_early(scan: Any) -> Any:
+    """Each token is answered as the one before it, where the length is dynamic."""
+
+    @functools.wraps(scan)
+    def wrong(hidden_states: Any, *args: Any, **named: Any) -> Any:
+        found = scan(hidden_states, *args, **named)
+        if not isinstance(hidden_states.shape[-1], torch.SymInt):
+            return found
+        return (found[0].roll(1, -1), *found[1:]) if isinstance(found, tuple) else found.roll(1, -1)
+
+    return wrong

@@ -26,7 +26,7 @@ from kvconform_conformance.examples.repaired import expect_made_of_any_length, e
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 # A fault is planted in models that are imported.
-for model in ("mixtral", "granitemoe", "jetmoe", "bamba", "bart", "falcon_h1"):
+for model in ("mixtral", "granitemoe", "jetmoe", "bamba", "bart", "falcon_h1", "lfm2", "mamba"):
     if importlib.util.find_spec(f"transformers.models.{model}") is not None:
         importlib.import_module(f"transformers.models.{model}.modeling_{model}")
 NEEDED = [patch.name for patch in patches_needed()]
@@ -39,6 +39,9 @@ NOTICED_BY = {
     "experts-by-data": "mixtral-loop-prefill",
     "experts-in-pieces": "jetmoe-prefill",
     "branch-on-position": "bamba-decode",
+    "branch-on-mask": "bamba-prefill",
+    "convolution-states": "lfm2-prefill",
+    "scan-of-tokens": "mamba-prefill",
     "masks-too-long": "bart, no mask",
     "processor-arguments": "strict, makes a cache",
     "returned-objects": "strict",
@@ -51,7 +54,7 @@ NOTICED_BY = {
 
 
 # Whose models are asked, where a release may lack them.
-LACKING = {"branch-on-position": "bamba", "experts-in-pieces": "jetmoe"}
+LACKING = {"branch-on-position": "bamba", "branch-on-mask": "bamba", "experts-in-pieces": "jetmoe"}
 
 
 def exports(name: str) -> None:

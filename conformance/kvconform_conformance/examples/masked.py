@@ -22,6 +22,8 @@ from kvconform_conformance.examples.tiny import TinyModel, chosen_by_model, toke
 EXAMPLE, UNSEEN = (2, 6), ((3, 9), (4, 5))
 # Below this window a growing cache has one structure; a hybrid cache of 4.4x to 4.54 is as long.
 WIDE, LONGEST = 32, 28
+# A convolution as wide as this has more inputs than some of the prompts, and fewer than others.
+BETWEEN = 7
 
 
 class Masked(torch.nn.Module):
@@ -56,13 +58,14 @@ class Masked(torch.nn.Module):
 class MaskedExport:
     """A model's prefill, or its decode step where `held`; with a mask where `masked`.
 
-    `placed` gives the positions too, as `generate` does.
+    `placed` gives the positions too, as `generate` does. The length is dynamic where it `grows`.
     """
 
     tiny: TinyModel
     held: bool
     placed: bool = False
     masked: bool = True
+    grows: bool = True
 
     @property
     def name(self) -> str:
@@ -97,13 +100,13 @@ class MaskedExport:
         return pytree.tree_unflatten(whole, spec)
 
     def dynamic_shapes(self, model: Any) -> tuple[Any, ...]:
-        """Batch and length dynamic. The mask is as long as the cache and the new token."""
+        """Batch and length dynamic, if it grows. The mask is as long as the cache and the new token."""
         dims = shapes.named(LONGEST)
         length = dims.length + 1 if self.held else dims.length
         build = self.cache if self.held else lambda model, batch, _: self.tiny.start(model, batch)
         return (
-            {0: dims.batch} if self.held else {0: dims.batch, 1: dims.length},
-            {0: dims.batch, 1: length} if self.masked else None,
+            {0: dims.batch} if self.held or not self.grows else {0: dims.batch, 1: dims.length},
+            ({0: dims.batch, 1: length} if self.grows else {0: dims.batch}) if self.masked else None,
             shapes.dynamic_shapes(lambda *sizes: build(model, *sizes), *EXAMPLE, dims),
             {0: dims.batch} if self.encodes else None,
             {} if self.placed else None,
@@ -209,20 +212,29 @@ MASKED = (
     *FAMILIES,
     *_of(replace(MIXTRAL, name="mixtral-loop"), sliding_window=None, **_LOOP, **_ONE),
     *(MaskedExport(tiny, held) for tiny in PIECES for held in (False, True)),
-    # Convolutions and state spaces. Which numbers of tokens their prefills take depends on the model: `more-models`.
+    # Convolutions and state spaces.
     MaskedExport(BY_NAME["lfm2"], held=True),
     MaskedExport(BY_NAME["bamba"], held=True, placed=True),
     MaskedExport(BY_NAME["falcon-h1"], held=True, placed=True),
+    # Prompts shorter than the convolution is wide, and longer ones.
+    *_of(BY_NAME["lfm2"], conv_L_cache=BETWEEN)[:1],
+    *_of(BY_NAME["mamba"], conv_kernel=BETWEEN, **_ONE)[:1],
+    # Where a chunk ends is a condition on the length that torch.export does not prove for a range.
+    MaskedExport(BY_NAME["bamba"], held=False, placed=True, grows=False),
 )
 
 
 def expect_exports(asked: MaskedExport) -> None:
-    """Export with batch and length dynamic, and equal eager at two sizes that the export did not see."""
+    """Export with batch and length dynamic, and equal eager at two sizes that the export did not see.
+
+    A length that does not grow is the same in all.
+    """
     model = asked.tiny.build()
     module = Masked(asked.tiny, model)
     given = asked.inputs(model, *EXAMPLE)
     program = export(module, given, asked.dynamic_shapes(model), where=asked.name)
-    for batch, length in UNSEEN:
+    for batch, unseen in UNSEEN:
+        length = unseen if asked.grows else EXAMPLE[1]
         expect_program_equals_eager(
             program,
             module,

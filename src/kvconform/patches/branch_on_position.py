@@ -13,8 +13,7 @@ wrong logits.
 The length of a mask is made of the last position, `cache_position[-1] + 1` (Jamba, Zamba). Where the caller gave a mask
 of two dimensions too, that is its length, and the program asserts it.
 
-The beginning of a prompt asks the mask too, `torch.all(attention_mask == 1)`, to save a product with ones. The answer
-is no here: the product is computed, and x * 1 is x.
+The beginning of a prompt asks the mask too, which the patch `branch-on-mask` answers.
 
 Dynamo (a strict export, torch.compile) does not follow such a change of functions; there the model runs as it is.
 """
@@ -75,10 +74,6 @@ class _Assumed(NamedTuple):
     answer: bool
 
 
-class _Ones:
-    """Where the mask holds ones, or whether it does everywhere, which is taken to be false."""
-
-
 class _KnownPositions(TorchFunctionMode):
     """What is known of positions, inside one call of a model.
 
@@ -122,9 +117,6 @@ class _KnownPositions(TorchFunctionMode):
         if func is torch.arange:
             return _range(args, named)
         name = func.__name__.strip("_")
-        if name == "all" and len(args) == 1:
-            known = self._of(args[0])
-            return known if isinstance(known, _Ones) else None
         if named or len(args) != 2 or not isinstance(args[1], (int, float, torch.SymInt)):  # noqa: PLR2004
             return None
         if func is torch.Tensor.__getitem__:
@@ -154,8 +146,6 @@ class _KnownPositions(TorchFunctionMode):
         return last
 
     def _comparison(self, name: str, tensor: torch.Tensor, number: Any) -> Any:
-        if name == "eq" and tensor is self._mask and number == 1:
-            return _Ones()
         known = self._of(tensor)
         if isinstance(known, _First) and number == 0:
             return _Assumed(known.alone if name != "eq" else not known.alone)
@@ -165,8 +155,6 @@ class _KnownPositions(TorchFunctionMode):
 
     def _truth(self, tensor: torch.Tensor) -> bool:
         known = self._of(tensor)
-        if isinstance(known, _Ones):
-            return False
         if not isinstance(known, _Assumed):
             return bool(known)
         if not self._asserted:

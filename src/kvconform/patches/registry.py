@@ -7,7 +7,9 @@ from collections.abc import Collection
 
 from kvconform.errors import KVConformError, UnknownPatchError
 from kvconform.patches import (
+    branch_on_mask,
     branch_on_position,
+    convolution_states,
     experts_by_data,
     experts_in_pieces,
     guarded_objects,
@@ -15,6 +17,7 @@ from kvconform.patches import (
     masks_too_long,
     processor_arguments,
     returned_objects,
+    scan_of_tokens,
     skipped_layers,
     slice_of_modules,
     sliding_window_made,
@@ -35,6 +38,9 @@ PATCHES: tuple[Patch, ...] = (
     experts_by_data.PATCH,
     experts_in_pieces.PATCH,
     branch_on_position.PATCH,
+    branch_on_mask.PATCH,
+    convolution_states.PATCH,
+    scan_of_tokens.PATCH,
     masks_too_long.PATCH,
     returned_objects.PATCH,
     guarded_objects.PATCH,
