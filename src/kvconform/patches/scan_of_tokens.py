@@ -1,8 +1,8 @@
 """The recurrence of Mamba over the tokens of a prompt, while it is traced.
 
-`mamba_selective_scan` (5.15 and later; Mamba, FalconMamba, Jamba, Zamba) goes through the tokens in a loop of Python. A
-program has as many steps as its example has tokens, and takes no other prompt. Here an operator of torch, `scan`, stands
-for the loop, and the program repeats it for as many tokens as there are: the same products in the same order.
+`mamba_selective_scan` (5.15 and later; Mamba, FalconMamba, Jamba, Zamba) goes through the tokens in a loop of Python,
+which a program unrolls: it takes prompts as long as its example alone. Here an operator of torch, `scan`, stands for
+the loop, and the program repeats it for as many tokens as there are: the same products in the same order.
 
 It is a higher-order operator: torch.export, the loaded program and AOTInductor know it; an ONNX converter may not. A
 prompt whose length is not dynamic is unrolled as before. Releases before 5.15 have their loop inside a longer method,
