@@ -17,6 +17,7 @@ from matrix.judge.architectures import (
     is_wrong,
     sums,
 )
+from matrix.judge.baseline import OURS, PATCHED
 from matrix.records.lines import NOT_ASKED, Record
 from matrix.render import wording
 from matrix.render.grid import Results
@@ -38,6 +39,31 @@ def files(results: Results) -> dict[str, str]:
     """The files by name; none where nobody was asked."""
     found = architectures([results.extra])
     return dict(zip(NAMES, (_markdown(found), _csv(found)), strict=True)) if found else {}
+
+
+def sentence(results: Results, folder: str) -> str:
+    """What patches are worth: the share of right decode steps with kvconform alone and with its patches too.
+
+    Of the cells where both were asked; empty where none is.
+    """
+    found = architectures([results.extra])
+    lanes = _lanes(found.values())
+    cells = [cell for cell, subject in lanes if subject == OURS and (cell, PATCHED) in lanes]
+    shares = [
+        f"{cell.transformers} ({cell.torch}) {_decoding(found, cell, OURS)} → {_decoding(found, cell, PATCHED)}"
+        for cell in cells
+    ]
+    if not shares:
+        return ""
+    return (
+        f"Architectures whose decode step exports right, without the patches → with them, by transformers (torch): "
+        f"{', '.join(shares)}. [Every architecture]({folder}/{NAMES[0]})."
+    )
+
+
+def _decoding(found: Mapping[str, Architecture], cell: Cell, subject: str) -> str:
+    total = sums(found.values(), cell, subject)
+    return f"{100 * total.passed['exported-decode'] // total.cached if total.cached else 0} %"
 
 
 def _markdown(found: Mapping[str, Architecture]) -> str:

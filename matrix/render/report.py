@@ -174,7 +174,9 @@ def _block(found: Results, folder: str) -> str:
         f"{wording.subject_name(subject)}, {wording.headline(found, subject)}" for subject in found.subjects
     )
     links = f"[as text]({folder}/table.md), [as data]({folder}/table.csv)"
-    return f"[![{alternative}]({folder}/figure.svg)]({folder}/table.md)\n\n{wording.measured(found)}; {links}."
+    picture = f"[![{alternative}]({folder}/figure.svg)]({folder}/table.md)"
+    worth = architectures.sentence(found, folder)
+    return "\n\n".join([picture, f"{wording.measured(found)}; {links}.", *([worth] if worth else [])])
 
 
 def _committed(found: Results) -> dict[str, str]:

@@ -51,7 +51,7 @@ def asked(*records: Record, transformers: str = "5.23") -> CellRun:
 
 
 @pytest.fixture
-def files() -> dict[str, str]:
+def results() -> Results:
     newest = asked(
         *of("LlamaForCausalLM", "pass", "pass", "pass"),
         *of("MambaForCausalLM", "pass", "fail", "timeout", message="it | refuses"),
@@ -62,7 +62,19 @@ def files() -> dict[str, str]:
     )
     older = asked(*of("LlamaForCausalLM", "pass", "pass", "fail"), transformers="4.57")
     extra = judge_table(table_of([newest, older]), Baseline(()))
-    return architectures.files(Results((), (), (), extra=extra))
+    return Results((), (), (), extra=extra)
+
+
+@pytest.fixture
+def files(results: Results) -> dict[str, str]:
+    return architectures.files(results)
+
+
+def test_one_sentence_says_what_patches_are_worth_where_both_were_asked(results: Results) -> None:
+    text = architectures.sentence(results, "reports")
+    assert "by transformers (torch): 5.23 (2.15) 0 % → 33 %." in text
+    assert "4.57" not in text
+    assert architectures.sentence(Results((), (), ()), "reports") == ""
 
 
 def test_shares_are_of_those_that_have_a_cache(files: dict[str, str]) -> None:
