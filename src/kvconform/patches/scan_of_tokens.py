@@ -4,9 +4,9 @@
 which a program unrolls: it takes prompts as long as its example alone. Here an operator of torch, `scan`, stands for
 the loop, and the program repeats it for as many tokens as there are: the same products in the same order.
 
-It is a higher-order operator: torch.export, the loaded program and AOTInductor know it; an ONNX converter may not. A
-prompt whose length is not dynamic is unrolled as before. Releases before 5.15 have their loop inside a longer method,
-which this does not reach. Dynamo (a strict export, torch.compile) traces the model as it is.
+It is a higher-order operator: with torch 2.15 the loaded program, AOTInductor and `torch.onnx.export` take it. A prompt
+whose length is not dynamic is unrolled as before. Releases before 5.15 have their loop inside a longer method, which
+this does not reach. Dynamo (a strict export, torch.compile) traces the model as it is.
 """
 
 from __future__ import annotations
