@@ -27,9 +27,10 @@ class Recurrence(torch.nn.Module):
         super().__init__()
         self.whole, self.state = whole, state
 
-    def forward(self, *given):
-        more = {**dict(zip(("D", "z", "delta_bias"), given[5:], strict=True)), "delta_softplus": True}
-        found = MAMBA.mamba_selective_scan(*given[:5], **(more if self.whole else {}), return_last_state=self.state)
+    # By name: torch 2.9 cannot run the conditions of a program whose inputs are `*args`.
+    def forward(self, x, steps, decays, writes, reads, skip, gate, bias):  # noqa: PLR0917
+        more = {"D": skip, "z": gate, "delta_bias": bias, "delta_softplus": True} if self.whole else {}
+        found = MAMBA.mamba_selective_scan(x, steps, decays, writes, reads, **more, return_last_state=self.state)
         return found if isinstance(found, tuple) else (found,)
 
 
@@ -49,7 +50,7 @@ def inputs(batch, length, seed=0, dtype=torch.float32):
 def exported(module, given_inputs):
     batch, length = torch.export.Dim("batch", min=2, max=9), torch.export.Dim("length", min=2, max=LONGEST)
     both = {0: batch, 2: length}
-    shapes = ((both, both, {}, both, both, {}, both, {}),)
+    shapes = (both, both, {}, both, both, {}, both, {})
     with patch_functions(PATCH.name), torch.no_grad():
         return torch.export.export(module, given_inputs, dynamic_shapes=shapes, strict=False).module()
 

@@ -83,11 +83,29 @@ def adds_what_was_not_chosen(run: Any) -> Any:
     return adding
 
 
-class _TakesAllForPrompts(TorchFunctionMode):
-    """No tensor is true."""
+class _Answering(TorchFunctionMode):
+    """Every tensor has one truth."""
+
+    def __init__(self, *, truth: bool) -> None:
+        super().__init__()
+        self.truth = truth
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return False if func is torch.Tensor.__bool__ else func(*args, **(kwargs or {}))
+        return self.truth if func is torch.Tensor.__bool__ else func(*args, **(kwargs or {}))
+
+
+def _always(method: Any, *, truth: bool) -> Any:
+    """The method as it was without the patch, each of whose questions has one answer while it is traced."""
+    original = method.__wrapped__
+
+    @functools.wraps(original)
+    def wrong(self: Any, *args: Any, **named: Any) -> Any:
+        if not is_traced(*args, *named.values()):
+            return original(self, *args, **named)
+        with _Answering(truth=truth):
+            return original(self, *args, **named)
+
+    return wrong
 
 
 @spoils("experts-in-pieces")
@@ -106,16 +124,13 @@ def halves_what_experts_make(forward: Any) -> Any:
 @spoils("branch-on-position")
 def takes_every_step_for_a_prompt(forward: Any) -> Any:
     """A decode step is traced as the beginning of a prompt."""
-    original = forward.__wrapped__
+    return _always(forward, truth=False)
 
-    @functools.wraps(original)
-    def wrong(self: Any, *args: Any, **named: Any) -> Any:
-        if not is_traced(*args, *named.values()):
-            return original(self, *args, **named)
-        with _TakesAllForPrompts():
-            return original(self, *args, **named)
 
-    return wrong
+@spoils("branch-on-mask")
+def takes_every_mask_for_ones(method: Any) -> Any:
+    """Padding is not hidden from the states of what is traced."""
+    return _always(method, truth=True)
 
 
 @spoils("masks-too-long")
@@ -207,28 +222,6 @@ def is_one_short(construct: Any) -> Any:
 
 def _shape_env_of(captured: Any) -> Any:
     return importlib.import_module("torch.export.exported_program")._get_shape_env(captured)
-
-
-@spoils("branch-on-mask")
-def takes_every_mask_for_ones(method: Any) -> Any:
-    """Padding is not hidden from the states of what is traced."""
-    original = method.__wrapped__
-
-    @functools.wraps(original)
-    def wrong(self: Any, *args: Any, **named: Any) -> Any:
-        if not is_traced(*args, *named.values()):
-            return original(self, *args, **named)
-        with _TakesAllForOnes():
-            return original(self, *args, **named)
-
-    return wrong
-
-
-class _TakesAllForOnes(TorchFunctionMode):
-    """Every tensor is true."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return True if func is torch.Tensor.__bool__ else func(*args, **(kwargs or {}))
 
 
 @spoils("convolution-states")
