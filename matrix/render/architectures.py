@@ -83,7 +83,8 @@ def _markdown(found: Mapping[str, Architecture]) -> str:
 
 _KEY = (
     "Round trip, decode, prefill: ✓ right, ✗ fails, ⏱ ran out of time, ! crashed. `no cache`: it generates "
-    "without one. `not made`: the reason stands in the CSV file. Empty: the release has no such model."
+    "without one, or is no class that generates. `not made`: the reason stands in the CSV file. Empty: the release "
+    "has no such model."
 )
 
 

@@ -8,15 +8,19 @@ import torch
 
 from kvconform.export.errors import WatchError
 
-__all__ = ["make_prompt", "text_config", "windows"]
+__all__ = ["make_prompt", "text_config", "text_part", "windows"]
 
 
 def text_config(model: Any) -> Any:
-    """The part of the configuration that the decoder reads; 4.44 has no such method and no such parts.
+    """The part of a model's configuration that its decoder reads."""
+    return text_part(model.config)
+
+
+def text_part(config: Any) -> Any:
+    """The part of a configuration that the decoder reads; 4.44 has no such method and no such parts.
 
     T5Gemma of 4.53 gives its whole configuration, which has no vocabulary: its decoder's has.
     """
-    config = model.config
     part = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
     return part if hasattr(part, "vocab_size") else getattr(part, "decoder", part)
 

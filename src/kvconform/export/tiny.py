@@ -5,7 +5,7 @@ the rules do not fit it. Lists with one entry a layer are shortened to layers th
 sliding and full attention keeps one of each.
 
 A configuration has settings that follow from others, and layers of a kind that may come late. So there are several
-ways to read the rules (`_WAYS`), and the first one counts whose model generates.
+ways to read the rules (`_WAYS`), and the first one counts whose model generates and has a layer of every kind.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from kvconform import probes
 from kvconform.export.architectures import entries
 from kvconform.export.errors import TinyConfigError
-from kvconform.export.prompts import make_prompt
+from kvconform.export.prompts import make_prompt, text_part
 from kvconform.export.watch import generation_class
 
 __all__ = ["make_tiny", "make_tiny_of", "tiny_config"]
@@ -70,13 +70,16 @@ def make_tiny(config_class: type | str, **settings: Any) -> Any:
 
 
 def make_tiny_of(cls: type, model_class: Any, **settings: Any) -> Any:
-    """A tiny model of one class in evaluation mode: the first way to read the rules counts whose model generates.
+    """A tiny model of one class in evaluation mode.
 
-    Where none does, the first model that can be made is given: what it fails on is its own answer.
+    The first way to read the rules counts whose model generates and has layers of every kind that the class has by
+    default. Where none does, the first model counts that generates, and where none generates, the first that can be
+    made: what it fails on is its own answer.
 
     Raises:
         TinyConfigError: no way gives a model. The reason is that of the first one.
     """
+    generates: Any = None
     made: Any = None
     reasons: list[TinyConfigError] = []
     for way in _WAYS:
@@ -85,21 +88,34 @@ def make_tiny_of(cls: type, model_class: Any, **settings: Any) -> Any:
         except TinyConfigError as error:
             reasons.append(error)
             continue
-        if _generates(model):
-            return model
         made = made or model
+        if (generates is None or not _lacks_kinds(model)) and _generates(model):
+            if not _lacks_kinds(model):
+                return model
+            generates = model
     if made is None:
         raise reasons[0]
-    return made
+    return generates or made
+
+
+def _lacks_kinds(model: Any) -> bool:
+    """Whether a kind of layer is missing, such as the attention of Jamba, where it is the fifth layer."""
+    try:
+        default = type(model.config)()
+    except Exception:  # noqa: BLE001 - a class without defaults, whose parts overrides give
+        return False
+    return bool(_kinds(default) - _kinds(model.config))
+
+
+def _kinds(config: Any) -> set[tuple[str, str]]:
+    """The kinds of a configuration's layers, each with the name of the list that has it."""
+    part = text_part(config)
+    lists = {name: getattr(part, name, None) for name in ("layer_types", "layers_block_type")}
+    return {(name, str(kind)) for name, kinds in lists.items() for kind in kinds or ()}
 
 
 def _model(cls: type, model_class: Any, way: _Way, settings: dict[str, Any]) -> Any:
-    config = tiny_config(cls, way, **settings)
-    wanted = getattr(model_class, "config_class", None)
-    if wanted not in {None, cls} and hasattr(config, "get_text_config"):
-        # The decoder of a model of several parts, which has a config class of its own.
-        part = config.get_text_config(decoder=True)
-        config = part if isinstance(part, wanted) else config
+    config = _config_for(cls, model_class, way, settings)
     if getattr(config, "is_decoder", None) is False and not getattr(config, "is_encoder_decoder", False):
         # Encoders of the time of BERT keep no cache without.
         config.is_decoder = True
@@ -112,6 +128,25 @@ def _model(cls: type, model_class: Any, way: _Way, settings: dict[str, Any]) -> 
             f"{type(error).__name__}: {' '.join(str(error).split())[:300]}. Give it the settings that it lacks"
         ) from error
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def _config_for(cls: type, model_class: Any, way: _Way, settings: dict[str, Any]) -> Any:
+    """The tiny configuration that a model class takes: that of its decoder, where `cls` is of a model of several parts.
+
+    Musicgen's has no defaults for its parts, but its decoder's config class has.
+    """
+    wanted = getattr(model_class, "config_class", None)
+    if wanted in {None, cls}:
+        return tiny_config(cls, way, **settings)
+    try:
+        config = tiny_config(cls, way, **settings)
+    except TinyConfigError as error:
+        try:
+            return tiny_config(wanted, way, **settings)
+        except TinyConfigError:
+            raise error from None
+    part = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    return part if isinstance(part, wanted) else config
 
 
 def _generates(model: Any) -> bool:
@@ -198,6 +233,9 @@ def _values(config: Any, way: _Way) -> dict[str, Any]:
             chosen[name] = [value[layer] for layer in kept]
         else:
             chosen |= _by_rule(name, default, len(kept), nulls=way.which == "all")
+    if "pad_token_id" not in default:
+        # Phi, StableLM, JetMoe and EXAONE 4 of 5.0 read it, though their config classes do not have it.
+        chosen |= _by_rule("pad_token_id", {"pad_token_id": None}, len(kept), nulls=True)
     return chosen | overrides
 
 

@@ -26,12 +26,13 @@ def test_the_words_are_those_of_the_suite() -> None:
     """A word that changes there would count no wrong answer here, and no model without a cache."""
     from kvconform.export.compare import Difference
 
-    told = f"torch.export raised x; {Difference('decode step 2', 0.3, 0.0, 1e-4)}"
-    assert judged.is_wrong(record("architectures/exported-decode[A]", "fail", message=told))
+    message = f"torch.export raised x; {Difference('decode step 2', 0.3, 0.0, 1e-4)}"
+    assert judged.is_wrong(record("architectures/exported-decode[A]", "fail", message=message))
     suite = (ROOT / "conformance" / "kvconform_conformance" / "examples" / "architectures.py").read_text("utf-8")
     watch = (ROOT / "src" / "kvconform" / "export" / "watch.py").read_text("utf-8")
     assert "logits differ by {" in suite
-    for text, words in ((suite, "returns no cache"), (watch, "calls this model without a cache")):
+    told = ((suite, "returns no cache"), (suite, "does not generate: "), (watch, "calls this model without a cache"))
+    for text, words in told:
         assert words in text
         assert judged.has_no_cache(record("architectures/exported-decode[A]", "na", message=words))
 
