@@ -14,6 +14,7 @@ This module holds the types and their lines; `matrix.records.files` reads and wr
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -124,6 +125,11 @@ class Environment:
             subjects=_strings(line, "subjects"),
             selection=Selection.from_json(selection),
         )
+
+
+def usual_command(subject: str, check: str) -> str:
+    """The command that puts one check to one subject again, as the suite tells it of a cell without a GPU."""
+    return f"python -m kvconform check --subject {shlex.quote(subject)} -k '{check}'"
 
 
 TEXTS = ("torch", "transformers", "python", "platform", "device", "gpu", "commit", "digest", "started")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from hypothesis import strategies as st
 
 from matrix.cells.cell import Cell
-from matrix.records.lines import STATUSES, CellRun, Environment, Record, Selection
+from matrix.records.lines import STATUSES, CellRun, Environment, Record, Selection, usual_command
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 CELLS = st.builds(
@@ -36,7 +38,7 @@ RECORDS = st.builds(
     reproduce=TEXT,
     sources=TEXT,
     asked=TEXT,
-)
+).flatmap(lambda one: st.sampled_from([one, dataclasses.replace(one, reproduce=usual_command(one.subject, one.id))]))
 ANSWERS = st.lists(RECORDS, unique_by=lambda record: (record.subject, record.id), max_size=4).map(tuple)
 RUNS = st.builds(
     CellRun,
