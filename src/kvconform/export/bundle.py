@@ -2,6 +2,7 @@
 
     manifest.json        schema, versions, how each input follows from the tokens, what each program takes
     prefill-1.pt2        one file a program, as torch.export.save writes it
+    weights.safetensors  the weights, which the programs share
 
 The manifest is plain JSON. The `.pt2` files hold pickled tensors: they are read with torch's safe unpickler only.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from torch.utils import _pytree as py_pytree
 
 from kvconform import probes
 from kvconform._version import __version__
+from kvconform.export import weights
 from kvconform.export.cover import Programs
 from kvconform.export.errors import BundleError
 from kvconform.export.greedy import Settings
@@ -33,8 +36,11 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "made_by", "save"]
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
+"""Schema 1 had the weights in each program."""
 MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORCE_NOT = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 # Members of a .pt2 file that torch unpickles without asking the safe unpickler.
@@ -52,7 +58,7 @@ def made_by(model: Any, patched: list[str]) -> dict[str, str]:
     }
 
 
-def save(exported: ExportedDecoder, folder: Path) -> Path:
+def save(exported: ExportedDecoder, folder: Path, *, share_weights: bool) -> Path:
     """Write the folder; the manifest last, so that a folder without one is known to be unfinished.
 
     Raises:
@@ -61,21 +67,28 @@ def save(exported: ExportedDecoder, folder: Path) -> Path:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
         raise BundleError(f"{folder} holds something else: give a new or an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (folder / MANIFEST, *folder.glob("*.pt2")):
+    for old in (folder / MANIFEST, folder / WEIGHTS, *folder.glob("*.pt2")):
         old.unlink(missing_ok=True)
+    tensors, names = weights.together(program.exported for program in exported.programs.all if share_weights)
+    own = uuid.uuid4().hex
+    if tensors:
+        weights.write(folder / WEIGHTS, tensors, own)
     counts: dict[str, int] = {}
     entries = []
-    for program in exported.programs.all:
+    for at, program in enumerate(exported.programs.all):
         counts[program.kind] = counts.get(program.kind, 0) + 1
         name = f"{program.kind}-{counts[program.kind]}.pt2"
-        # With their example inputs: torch reads there how to write the conditions on sizes into the module.
-        torch.export.save(program.exported, folder / name)
-        entries.append(_entry(program, name))
+        apart = names[at] if tensors else {}
+        with weights.stand_ins(program.exported, apart):
+            # With their example inputs: torch reads there how to write the conditions on sizes into the module.
+            torch.export.save(program.exported, folder / name)
+        entries.append({**_entry(program, name), "weights": apart})
     plan = asdict(exported.plan)
     # What is loaded exports nothing, and no manifest names a class that somebody might import.
     del plan["encoded"]
     document = {
         "schema": SCHEMA,
+        "bundle": own,
         "made_by": exported.made_by,
         "settings": asdict(exported.settings),
         "plan": plan,
@@ -108,13 +121,14 @@ def load(folder: Path) -> Loaded:
         tuples = {name: tuple(plan[name]) for name in ("start", "encoder")}
         settings = document["settings"]
         programs = [_program(folder, entry, document["made_by"]) for entry in document["programs"]]
+        _attach(folder, programs, document)
         return (
             Plan(**{**plan, **phases, **tuples}),
             Programs(programs),
             Settings(tuple(settings["eos"]), settings["pad"]),
             document["made_by"],
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
             f"{folder / MANIFEST} is damaged ({type(error).__name__}: {error}): save the bundle again"
         ) from error
@@ -132,12 +146,21 @@ def _manifest(folder: Path) -> dict[str, Any]:
         schema = document["schema"]
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} is no manifest ({type(error).__name__}: {error}): save the bundle again") from error
-    if schema != SCHEMA:
+    if schema not in READABLE:
         raise BundleError(
             f"{folder} has schema {schema}, kvconform {__version__} reads {SCHEMA}: install the kvconform that wrote "
             f"it ({document.get('made_by', {}).get('kvconform', 'unknown')}), or save it again with this one"
         )
     return dict(document)
+
+
+def _attach(folder: Path, programs: list[Program], document: dict[str, Any]) -> None:
+    names = [dict(entry.get("weights", {})) for entry in document["programs"]]
+    if not any(names):
+        return
+    tensors = weights.read(folder / WEIGHTS, document["bundle"])
+    for program, apart in zip(programs, names, strict=True):
+        weights.attach(program.exported, apart, tensors)
 
 
 def _program(folder: Path, entry: dict[str, Any], origin: dict[str, str]) -> Program:

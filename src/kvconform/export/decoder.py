@@ -80,14 +80,19 @@ class ExportedDecoder:
         with self.within():
             return greedy.generate(self, inputs, attention_mask, max_new_tokens, on_token or (lambda _: None))
 
-    def save(self, path: str | Path) -> Path:
-        """Write a folder of .pt2 files and a `manifest.json`.
+    def save(self, path: str | Path, *, share_weights: bool = True) -> Path:
+        """Write a folder of .pt2 files, their weights and a `manifest.json`.
+
+        Args:
+            path: the folder.
+            share_weights: the weights are written once, into `weights.safetensors`. Without, each .pt2 file has its
+                own, and `torch.export.load` alone makes a program of it that runs.
 
         Raises:
             BundleError: the folder holds something else already.
         """
         with self.within():
-            return bundle.save(self, Path(path))
+            return bundle.save(self, Path(path), share_weights=share_weights)
 
 
 def load_decoder(path: str | Path, *, within: Within = exportable) -> ExportedDecoder:

@@ -93,7 +93,11 @@ def learn(watched: list[Watched]) -> Plan:
 
 
 def state_of(watched: Watched, at: int, ids: str) -> State:
-    """Where a watched generation stood before its call number `at`."""
+    """Where a watched generation stood before its call number `at`.
+
+    Raises:
+        WatchError: it begins with fewer tokens than its prompt has.
+    """
     call = watched.calls[at]
     tokens = call.inputs[ids]
     seen = 0 if at == 0 else watched.calls[0].inputs[ids].shape[1] + at - 1
@@ -102,7 +106,14 @@ def state_of(watched: Watched, at: int, ids: str) -> State:
     if prompt_mask is None:
         prompt_mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
     begun = prompt_mask if watched.encoder is None else prompt_mask.new_ones((tokens.shape[0], 0))
-    more = prompt_mask.new_ones((tokens.shape[0], seen + tokens.shape[1] - begun.shape[1]))
+    length = seen + tokens.shape[1]
+    if length < begun.shape[1]:
+        # Musicgen cuts its prompt back to the tokens before its codebooks differ.
+        raise WatchError(
+            f"generate() begins with {length} of the {begun.shape[1]} tokens of a prompt: what becomes of the others "
+            "is unknown here. Export its steps with torch.export.export and exportable()"
+        )
+    more = prompt_mask.new_ones((tokens.shape[0], length - begun.shape[1]))
     return State(tokens, torch.cat([begun, more], dim=1), prompt_mask, _encoded(call))
 
 
