@@ -20,11 +20,16 @@ _ID = re.compile(
     r"(\+(?P<extra>[a-z]+))?-(?P<device>[a-z]+)"
 )
 _BEYOND = Version("99999")
+VersionKey = tuple[Version, int]
 
 
-def version_key(value: str) -> Version:
-    """Orders axis values as versions, the moving ones last: 2.9, 2.10, nightly."""
-    return _BEYOND if value in MOVING.values() else Version(value)
+def version_key(value: str) -> VersionKey:
+    """Orders axis values as versions, the moving ones last: 2.9.0, 2.9, 2.9.1, 2.10, nightly.
+
+    As versions 2.9.0 and 2.9 are equal, as values they are not: one is the first patch, the other the newest.
+    """
+    version = _BEYOND if value in MOVING.values() else Version(value)
+    return version, -len(version.release)
 
 
 def minor_of(value: str) -> str:
@@ -95,7 +100,7 @@ class Cell:
         return self.torch == MOVING["torch"] or self.transformers == MOVING["transformers"]
 
     @property
-    def order(self) -> tuple[Version, Version, Version, str, str]:
+    def order(self) -> tuple[VersionKey, VersionKey, Version, str, str]:
         """Sorts cells by torch, then transformers, then Python, as versions."""
         return version_key(self.torch), version_key(self.transformers), Version(self.python), self.extra, self.device
 

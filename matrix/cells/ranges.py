@@ -58,8 +58,8 @@ def expand(axis: str, text: str, known: Sequence[str]) -> list[str]:
 
 def _between(axis: str, text: str, known: Sequence[str]) -> list[str]:
     first, _, last = text.partition("..")
-    low = version_key(check_value(axis, first or known[0], known))
-    high = version_key(check_value(axis, last or known[-1], known))
+    low, _ = version_key(check_value(axis, first or known[0], known))
+    high, _ = version_key(check_value(axis, last or known[-1], known))
     if low > high:
         raise UserError(f"the {axis} range {text!r} runs backwards", f"--{axis} {last}..{first}")
-    return [value for value in known if low <= version_key(value) <= high]
+    return [value for value in known if low <= version_key(value)[0] <= high]

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from packaging.version import Version
-
 from matrix.cells.axes import Axes
-from matrix.cells.cell import Cell, version_key
+from matrix.cells.cell import Cell, VersionKey, version_key
 from matrix.collect.answers import Answer, Answers
 
 
@@ -95,7 +93,7 @@ def due(plan: Sequence[Planned], count: int) -> list[Planned]:
     return [row for row in waiting if row in chosen]
 
 
-def _releases(row: Planned) -> tuple[Version, Version]:
+def _releases(row: Planned) -> tuple[VersionKey, VersionKey]:
     return version_key(row.cell.torch), version_key(row.cell.transformers)
 
 

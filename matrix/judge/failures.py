@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
 from matrix.cells.cell import Cell, version_key
 from matrix.errors import UserError
@@ -141,7 +140,7 @@ def _after(text: str, releases: Sequence[str]) -> str:
     """The release that "after 4.44" means."""
     if not text.startswith("after "):
         return text
-    later = [release for release in releases if version_key(release) > Version(text.removeprefix("after "))]
+    later = [release for release in releases if version_key(release) > version_key(text.removeprefix("after "))]
     return later[0] if later else ""
 
 

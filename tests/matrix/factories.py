@@ -53,7 +53,7 @@ def record(
     sources: str = "",
 ) -> Record:
     reproduce = f"python -m kvconform check --subject {subject} -k '{name}'"
-    return Record(subject, name, name.partition("/")[0], status, 0.2, message, reproduce, sources)
+    return Record(subject, name, name.partition("/")[0], status, 0.5, message, reproduce, sources)
 
 
 def run(*records: Record, complete: bool = True, unresolved: str | None = None, **about: object) -> CellRun:

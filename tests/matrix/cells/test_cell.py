@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +64,12 @@ def test_what_is_no_torch_version_is_refused(value: str) -> None:
 
 def test_versions_order_as_numbers_and_moving_ones_come_last() -> None:
     assert sorted(["2.10", "nightly", "2.9", "2.9.1"], key=version_key) == ["2.9", "2.9.1", "2.10", "nightly"]
+
+
+def test_a_minor_and_its_first_patch_are_always_in_the_same_order():
+    """4.56 and 4.56.0 are equal as versions: a set of both came out in another order from one process to the next."""
+    for values in itertools.permutations(["4.56.0", "4.56", "4.56.1", "4.55"]):
+        assert sorted(values, key=version_key) == ["4.55", "4.56.0", "4.56", "4.56.1"]
 
 
 def test_a_full_version_belongs_to_its_minor() -> None:

@@ -75,6 +75,6 @@ def test_a_cell_takes_what_its_checks_took_when_it_was_published(paths: Paths, a
     runs = [factories.run(record(), record("export/other"), torch="2.5", transformers="4.53")]
     parquet.write(paths.published, [*runs, factories.run(record(), torch="2.6", transformers="4.48")])
     found = expected(cells, paths.published)
-    assert found[Cell("2.5", "4.53")] == pytest.approx(0.5)
-    assert found[Cell("2.6", "4.48")] == pytest.approx(0.25)
-    assert found[Cell("2.15", "5.23")] == pytest.approx(0.375)
+    assert found[Cell("2.5", "4.53")] == pytest.approx(1.0)
+    assert found[Cell("2.6", "4.48")] == pytest.approx(0.5)
+    assert found[Cell("2.15", "5.23")] == pytest.approx(0.75)

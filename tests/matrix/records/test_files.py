@@ -173,12 +173,12 @@ def _check(name: str) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('"seconds": 0.2', '"seconds": NaN', "NaN is no number"),
-        ('"seconds": 0.2', '"seconds": -1', "no time that a check can take"),
-        ('"seconds": 0.2', '"seconds": 1' + "0" * 400, "no time that a check can take"),
-        ('"seconds": 0.2', '"seconds": 0.2, "seconds": 0.5', '"seconds" is there twice'),
-        ('"seconds": 0.2', '"seconds": 0.2, "x": ' + "[" * 200_000, "nested too deep"),
-        ('"seconds": 0.2', '"seconds": 0.2, "x": "' + "y" * 21_000_000 + '"', "a line of 21 MB"),
+        ('"seconds": 0.5', '"seconds": NaN', "NaN is no number"),
+        ('"seconds": 0.5', '"seconds": -1', "no time that a check can take"),
+        ('"seconds": 0.5', '"seconds": 1' + "0" * 400, "no time that a check can take"),
+        ('"seconds": 0.5', '"seconds": 0.5, "seconds": 0.5', '"seconds" is there twice'),
+        ('"seconds": 0.5', '"seconds": 0.5, "x": ' + "[" * 200_000, "nested too deep"),
+        ('"seconds": 0.5', '"seconds": 0.5, "x": "' + "y" * 21_000_000 + '"', "a line of 21 MB"),
     ],
 )
 def test_odd_numbers_keys_and_sizes_are_one_line_with_the_file(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -17,13 +17,13 @@ from tests.matrix import factories
 
 CELLS = (("2.8", "4.57"), ("2.9", "4.57"), ("2.10", "4.57"), ("2.11", "5.4"), ("2.13", "5.5"))
 BAD = {
-    "nested": lambda text: text.replace('"seconds": 0.2', '"seconds": ' + "[" * 100_000),
-    "huge number": lambda text: text.replace('"seconds": 0.2', '"seconds": 1' + "0" * 400),
-    "endless number": lambda text: text.replace('"seconds": 0.2', '"seconds": 1' + "0" * 5000),
+    "nested": lambda text: text.replace('"seconds": 0.5', '"seconds": ' + "[" * 100_000),
+    "huge number": lambda text: text.replace('"seconds": 0.5', '"seconds": 1' + "0" * 400),
+    "endless number": lambda text: text.replace('"seconds": 0.5', '"seconds": 1' + "0" * 5000),
     "surrogate": lambda text: text.replace('"message": ""', '"message": "\\ud800"'),
-    "not a number": lambda text: text.replace('"seconds": 0.2', '"seconds": NaN'),
-    "negative": lambda text: text.replace('"seconds": 0.2', '"seconds": -1'),
-    "twice": lambda text: text.replace('"seconds": 0.2', '"seconds": 0.2, "seconds": 0.2'),
+    "not a number": lambda text: text.replace('"seconds": 0.5', '"seconds": NaN'),
+    "negative": lambda text: text.replace('"seconds": 0.5', '"seconds": -1'),
+    "twice": lambda text: text.replace('"seconds": 0.5', '"seconds": 0.5, "seconds": 0.5'),
     "NUL": lambda text: text.replace('"message": ""', '"message": "\0"'),
     "NUL at the end": lambda text: text + "\0\0\0",
     "long": lambda text: text.replace('"message": ""', '"message": "' + "y" * 21_000_000 + '"'),
