@@ -44,14 +44,17 @@ def files(results: Results) -> dict[str, str]:
 def sentence(results: Results, folder: str) -> str:
     """What patches are worth: the share of right decode steps with kvconform alone and with its patches too.
 
-    Of the cells where both were asked; empty where none is.
+    Of the cells where both were asked, for each transformers that with the newest torch; empty where none is.
     """
     found = architectures([results.extra])
     lanes = _lanes(found.values())
-    cells = [cell for cell, subject in lanes if subject == OURS and (cell, PATCHED) in lanes]
+    newest: dict[str, Cell] = {}
+    for cell, subject in lanes:
+        if subject == OURS and (cell, PATCHED) in lanes:
+            newest.setdefault(cell.transformers, cell)
     shares = [
         f"{cell.transformers} ({cell.torch}) {_decoding(found, cell, OURS)} → {_decoding(found, cell, PATCHED)}"
-        for cell in cells
+        for cell in newest.values()
     ]
     if not shares:
         return ""

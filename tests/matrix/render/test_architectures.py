@@ -45,10 +45,10 @@ def of(model: str, *statuses: Status, message: str = "", subject: str = PATCHED)
     ]
 
 
-def asked(*records: Record, transformers: str = "5.23") -> CellRun:
+def asked(*records: Record, torch: str = "2.15", transformers: str = "5.23") -> CellRun:
     selection = Selection(categories=("architectures",))
     subjects = tuple({each.subject for each in records})
-    return run(*records, torch="2.15", transformers=transformers, selection=selection, subjects=subjects)
+    return run(*records, torch=torch, transformers=transformers, selection=selection, subjects=subjects)
 
 
 @pytest.fixture
@@ -76,6 +76,16 @@ def test_one_sentence_says_what_patches_are_worth_where_both_were_asked(results:
     assert "by transformers (torch): 5.23 (2.15) 0 % → 33 %." in text
     assert "4.57" not in text
     assert architectures.sentence(Results((), (), ()), "reports") == ""
+
+
+def test_the_sentence_has_each_transformers_once_with_its_newest_torch() -> None:
+    both = [
+        *of("LlamaForCausalLM", "pass", "fail", "pass", message="vmap", subject="kvconform"),
+        *of("LlamaForCausalLM", "pass", "pass", "pass"),
+    ]
+    cells = [asked(*both, torch=torch, transformers="4.57") for torch in ("2.9", "2.15", "2.10")]
+    results = Results((), (), (), extra=judge_table(table_of(cells), Baseline(())))
+    assert "(torch): 4.57 (2.15) 0 % → 100 %. [" in architectures.sentence(results, "reports")
 
 
 def test_shares_are_of_those_that_have_a_cache(files: dict[str, str]) -> None:
