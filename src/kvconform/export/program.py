@@ -60,11 +60,24 @@ class Program:
     exported: torch.export.ExportedProgram
     leaves: tuple[Leaf, ...]
     _module: Any = field(default=None, repr=False)
+    _specs: tuple[Any, Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def spec(self) -> Any:
         """The structure of its arguments."""
-        return self.exported.call_spec.in_spec
+        return self._structures()[0]
+
+    @property
+    def result(self) -> Any:
+        """The structure of what it gives."""
+        return self._structures()[1]
+
+    def _structures(self) -> tuple[Any, Any]:
+        if self._specs is None:
+            # torch makes a class each time that it is asked for these, which took a sixth of a compiled step.
+            both = self.exported.call_spec
+            self._specs = (both.in_spec, both.out_spec)
+        return self._specs
 
     def takes(self, inputs: dict[str, Any]) -> bool:
         """Whether structure, dtypes and sizes are those that were traced. The program may still refuse them."""

@@ -68,10 +68,9 @@ class CompiledProgram(Program):
                 conditions(*leaves)
             except (AssertionError, RuntimeError) as error:
                 raise Refusal(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
-        spec = self.exported.call_spec.out_spec
         values = [_plain(value) for value in self.call(leaves)]
         # Counters are integers in a cache, and scalars of int64 in a graph.
-        return py_pytree.tree_unflatten(values, spec)
+        return py_pytree.tree_unflatten(values, self.result)
 
 
 def _plain(value: Any) -> Any:
