@@ -28,7 +28,7 @@ PROMPT, STEPS = 6, 4
 
 @pytest.mark.parametrize("asked", MASKED, ids=lambda asked: asked.name)
 def test_exported_with_mask(registered: object, asked: MaskedExport) -> None:
-    """A prefill or decode step with a mask and padding exports, batch and length dynamic (Bamba: batch alone).
+    """A prefill or decode step with a mask and padding exports, batch and length dynamic; of Bamba the batch alone.
 
     It equals eager at two sizes that the export did not see.
     """

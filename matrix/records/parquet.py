@@ -1,12 +1,12 @@
 """Many runs in one Parquet file: what is published.
 
 A row holds a check and the header of its run. A run without checks is one row whose check columns are null. Parquet
-stores repeated texts once, so 79 cells take 310 KB where their lines take 90 MB. Rows are ordered by cell, by the start
+stores repeated texts once, so that it takes a small part of what the lines take. Rows are ordered by cell, by the start
 of the run, and by its plan, so that the same runs give the same file. Each page of the file has a checksum, by which
 reading notices damage.
 
 Reading gives back the same `CellRun` as the lines gave, but for times, which are kept to a tenth of a second: no two
-runs share their milliseconds, and those of 79 cells took as much space as all else. A command that follows from the
+runs share their milliseconds, so that these took more space than anything else. A command that follows from the
 subject and the id is not stored. What a `CellRun` does not hold is left out: the "started" line of a check that has an
 answer, and the counts of the "end" line.
 """
@@ -159,8 +159,6 @@ def _with_commands(checks: pa.Table) -> pa.Table:
     if "reproduce" not in checks.column_names or not checks["reproduce"].null_count:
         return checks
     told, subjects, ids = (checks[name].combine_chunks() for name in ("reproduce", "subject", "id"))
-    told, subjects, ids = (one.chunk(0) if isinstance(one, pa.ChunkedArray) else one for one in (told, subjects, ids))
-    # An id is no key: several subjects are asked it.
     pairs = subjects.indices.to_numpy().astype(np.int64) * len(ids.dictionary) + ids.indices.to_numpy()
     different, which = np.unique(pairs, return_inverse=True)
     names = subjects.dictionary.to_pylist(), ids.dictionary.to_pylist()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import struct
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,14 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     Raises:
         SavedInputsError: the file is no safetensors file, or is cut short.
     """
-    data = path.read_bytes()
     try:
-        (length,) = _LENGTH.unpack_from(data)
-        header = json.loads(data[_LENGTH.size : _LENGTH.size + length])
-        metadata = header.pop(_METADATA, {})
-        begin = _LENGTH.size + length
-        tensors = {name: _tensor(entry, memoryview(data)[begin:]) for name, entry in header.items()}
+        # Mapped, not read: a model is in memory once and not twice.
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            (length,) = _LENGTH.unpack_from(data)
+            begin = _LENGTH.size + length
+            header = json.loads(data[_LENGTH.size : begin])
+            metadata = header.pop(_METADATA, {})
+            tensors = {name: _tensor(entry, data, begin) for name, entry in header.items()}
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise SavedInputsError(
             f"{path} is no safetensors file, or a damaged one ({type(error).__name__}: {error}): write it again"
@@ -71,12 +73,13 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def _tensor(entry: dict[str, Any], data: memoryview) -> torch.Tensor:
+def _tensor(entry: dict[str, Any], data: mmap.mmap, begin: int) -> torch.Tensor:
     first, last = entry["data_offsets"]
     dtype = _DTYPES[entry["dtype"]]
-    if not 0 <= first <= last <= len(data):
-        raise ValueError(f"data from {first} to {last} of {len(data)} bytes")
-    return from_bytes(bytes(data[first:last]), dtype, entry["shape"])
+    size = len(data) - begin
+    if not 0 <= first <= last <= size:
+        raise ValueError(f"data from {first} to {last} of {size} bytes")
+    return from_bytes(data[begin + first : begin + last], dtype, entry["shape"])
 
 
 def bytes_of(tensor: torch.Tensor) -> bytes:

@@ -89,8 +89,9 @@ def make_tiny_of(cls: type, model_class: Any, **settings: Any) -> Any:
             reasons.append(error)
             continue
         made = made or model
-        if (generates is None or not _lacks_kinds(model)) and _generates(model):
-            if not _lacks_kinds(model):
+        whole = not _lacks_kinds(model)
+        if (whole or generates is None) and _generates(model):
+            if whole:
                 return model
             generates = model
     if made is None:
@@ -100,11 +101,7 @@ def make_tiny_of(cls: type, model_class: Any, **settings: Any) -> Any:
 
 def _lacks_kinds(model: Any) -> bool:
     """Whether a kind of layer is missing, such as the attention of Jamba, where it is the fifth layer."""
-    try:
-        default = type(model.config)()
-    except Exception:  # noqa: BLE001 - a class without defaults, whose parts overrides give
-        return False
-    return bool(_kinds(default) - _kinds(model.config))
+    return bool(_kinds(_default(type(model.config))) - _kinds(model.config))
 
 
 def _kinds(config: Any) -> set[tuple[str, str]]:

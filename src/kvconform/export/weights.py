@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
+from kvconform.export import tensor_file
 from kvconform.export.dtypes import SAFETENSORS_NAMES
-from kvconform.export.errors import BundleError
+from kvconform.export.errors import BundleError, SavedInputsError
 
 __all__ = ["Names", "attach", "read", "stand_ins", "together", "write"]
 
@@ -65,16 +66,7 @@ def _free(name: str, taken: Iterable[str]) -> str:
 
 def write(path: Path, tensors: dict[str, torch.Tensor], bundle: str) -> None:
     """Write them, and to which bundle they belong: those of another one may have the same names and shapes."""
-    from safetensors.torch import save_file
-
-    # The package refuses tensors that share memory; those that are parts of one another become two.
-    seen: set[int] = set()
-    given: dict[str, torch.Tensor] = {}
-    for name, tensor in tensors.items():
-        storage = tensor.untyped_storage().data_ptr()
-        given[name] = tensor.detach().clone() if storage in seen else tensor.detach()
-        seen.add(storage)
-    save_file(given, str(path), metadata={_BUNDLE: bundle})
+    tensor_file.write(path, tensors, {_BUNDLE: bundle})
 
 
 def read(path: Path, bundle: str) -> dict[str, torch.Tensor]:
@@ -83,17 +75,13 @@ def read(path: Path, bundle: str) -> dict[str, torch.Tensor]:
     Raises:
         BundleError: it is missing, cut off, damaged, or of another bundle.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         raise BundleError(f"{path} is missing: copy the whole folder, or save the bundle again")
     try:
-        with safe_open(str(path), framework="pt") as file:
-            belongs = (file.metadata() or {}).get(_BUNDLE)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BundleError(f"{path} is no file of weights, or a damaged one ({error}): save the bundle again") from error
-    if belongs != bundle:
+        tensors, about = tensor_file.read(path)
+    except SavedInputsError as error:
+        raise BundleError(f"{path} holds no weights, or damaged ones: save the bundle again ({error})") from error
+    if about.get(_BUNDLE) != bundle:
         raise BundleError(f"{path} belongs to another bundle: copy the whole folder, or save the bundle again")
     return tensors
 

@@ -17,7 +17,7 @@ from matrix.judge.baseline import load_baseline
 from matrix.judge.verdicts import judge
 from matrix.paths import Paths
 from matrix.records import files, parquet
-from matrix.records.lines import CellRun, dump
+from matrix.records.lines import CellRun, dump, usual_command
 from tests.matrix import factories
 from tests.matrix.commands.test_cell import small_disk
 from tests.matrix.strategies import RUNS
@@ -90,6 +90,14 @@ def test_the_same_runs_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
     parquet.write(tmp_path / "a.parquet", runs)
     parquet.write(tmp_path / "b.parquet", runs[::-1])
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_a_command_that_is_not_stored_is_the_one_that_the_suite_tells() -> None:
+    from kvconform_conformance.runner.recorder import Outcome
+
+    for subject in ("native", "kvconform with patches", "it's:mine"):
+        line = Outcome(subject, "a/one[x]", "pass").to_json("cpu")
+        assert line["reproduce"] == usual_command(subject, "a/one[x]")
 
 
 def test_some_cells_of_many(tmp_path: Path) -> None:
