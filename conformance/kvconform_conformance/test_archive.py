@@ -72,6 +72,7 @@ def test_specs_in_a_fresh_process(registered: Subject, tmp_path: Path) -> None:
     drawn = [
         case for name in ("anything", "attributes", "windows", "examples") for case in spaces.BY_NAME[name].some(25)
     ]
+    drawn += [case for name in ("many-layers", "more-than-hundred-layers") for case in spaces.BY_NAME[name].some(5)]
     held = [case for case in drawn if making.possible(case)]
     told = []
     for case in held:

@@ -15,7 +15,7 @@ from kvconform.checks.cases import Case
 from kvconform.checks.errors import expect_equal
 from kvconform.checks.many import expect_for_all
 from kvconform.checks.observe import differences, observe
-from kvconform.checks.whole import expect_same_cache, expect_same_leaves
+from kvconform.checks.whole import expect_same_cache, expect_same_leaves, expect_whole
 from kvconform_conformance.runner.needs import needs, needs_cuda
 
 of = pytest.mark.parametrize(
@@ -64,6 +64,9 @@ def test_fake_round_trip(registered: object, example: Example) -> None:
         leaves = pytree.tree_leaves(cache)
         expect_same_cache(restored, cache, "lost on fake CUDA", leaves, example.where)
         expect_same_leaves(pytree.tree_leaves(restored), leaves, "other leaves on fake CUDA", example.where)
+        trees.round_trip(example.build(), example.where)
+    # What a registration makes under the mode is fake, and may not be given to a cache outside of it.
+    expect_whole(example.build(), f"{example.where}, after a fake one")
 
 
 @of

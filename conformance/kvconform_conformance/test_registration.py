@@ -200,6 +200,16 @@ def test_registered_inside_stays(subject: Subject) -> None:
     expect(LateOutput in pytree.SUPPORTED_NODES, "a ModelOutput class defined inside is no node any more")
 
 
+def test_own_class_inside_stays(subject: Subject) -> None:
+    """A class that the user registers inside the context is a node after it, and its spec is still written and read."""
+    specs.expect_late_class_stays(subject.activate)
+
+
+def test_class_defined_again(subject: Subject) -> None:
+    """A class that the user defines again, as a notebook whose cell is run again does, comes back as the new one."""
+    specs.expect_newest_class(subject.activate)
+
+
 def test_model_output(registered: object) -> None:
     """A model's output with a cache in it comes back whole."""
     import torch
@@ -286,7 +296,9 @@ def test_spec_batch(registered: object, example: Example) -> None:
 
 
 def _promised(name: str) -> list[Case]:
-    return [case for case in spaces.BY_NAME[name].some(40, tensors="plain") if case.layers < 14][:15]
+    """Cases of few layers, which take less time; three where all have many."""
+    drawn = spaces.BY_NAME[name].some(40, tensors="plain")
+    return [case for case in drawn if case.layers < 14][:15] or drawn[:3]
 
 
 @pytest.mark.parametrize(
@@ -295,6 +307,7 @@ def _promised(name: str) -> list[Case]:
         pytest.param(name, marks=needs(making.held(partial(_promised, name))))
         for name in (
             "many-layers",
+            "more-than-hundred-layers",
             "values-of-another-width",
             "types",
             "windows",
@@ -308,7 +321,7 @@ def _promised(name: str) -> list[Case]:
     ],
 )
 def test_promises(registered: object, name: str) -> None:
-    """Leaf order and types, key paths, the spec's JSON, torch.fx and `tree_map` hold for caches drawn at random."""
+    """Order, types of leaves, key paths, JSON and copies of specs, torch.fx and `tree_map` hold for random caches."""
     expect_for_all(_promised(name), specs.expect_promises)
 
 

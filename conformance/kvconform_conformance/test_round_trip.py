@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.utils._pytree as pytree
 
-from kvconform.checks import aside, each, flight, making, spaces, specs, trees
+from kvconform.checks import aside, each, flight, making, spaces, specs, symbolic, trees
 from kvconform.checks.behave import append, crop, crops_by_count, states
 from kvconform.checks.caches import EXAMPLES, Example, examples
 from kvconform.checks.cases import PLAIN, Case
@@ -88,10 +88,19 @@ def test_process_unchanged(registered: object, example: Example) -> None:
     aside.expect_process_unchanged(example)
 
 
+@pytest.mark.parametrize("example", symbolic.examples(), ids=lambda example: example.name)
+def test_symbolic(registered: object, example: Example) -> None:
+    """A cache of symbolic sizes comes back without a condition on any of them: a program is good for every size."""
+    symbolic.expect_no_conditions(example)
+
+
 @pytest.mark.parametrize("mode", [*aside.MODES])
 def test_under(registered: object, mode: str) -> None:
     """A cache comes back as it was under a mode, a default type or a default device, which no cache depends on."""
-    expect_for_all(spaces.BY_NAME["examples"].some(120), partial(aside.expect_whole_under, mode))
+    drawn = spaces.BY_NAME["examples"].some(120)
+    for name in ("gradients", "views"):
+        drawn += spaces.BY_NAME[name].some(25)
+    expect_for_all(drawn, partial(aside.expect_whole_under, mode))
 
 
 def test_own_class(subject: Subject) -> None:
@@ -130,6 +139,12 @@ def test_across_threads(registered: object) -> None:
 def test_placeholders(registered: object) -> None:
     """Whatever stands in the place of a leaf comes back there, as shapes and symbols do in `torch.export`."""
     expect_for_all(spaces.BY_NAME["anything"].some(100, attributes="none"), flight.expect_placeholders)
+
+
+def test_after_an_error(registered: object) -> None:
+    """A cache comes back whole after an attempt that raised: an error leaves no state in the registration."""
+    for name in ("attributes", "anything"):
+        expect_for_all(spaces.BY_NAME[name].some(20), flight.expect_whole_after_an_error)
 
 
 def test_copies(registered: object) -> None:

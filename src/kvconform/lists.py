@@ -116,9 +116,9 @@ def _write_attributes(writer: Writer, cache: Any, state: dict[str, Any]) -> list
             continue
         if name in parts and same(parts[name], value):
             continue
-        if _follows(name, value, state, reference):
+        if _follows(name, value, cache, state, reference):
             facts += [] if name == "_seen_tokens" else [Follows.text(None, name.removeprefix("_"))]
-        elif name == "_seen_tokens" and _counts_by_shape(state):
+        elif name == "_seen_tokens" and _counts_by_shape(cache, state):
             facts.append(Fact.text(None, name, "0"))
         elif name in COUNTERS:
             facts += _write_counter(writer, name, value, state)
@@ -132,9 +132,9 @@ def _whether(name: str, *, present: bool) -> str:
     return Present.text(name) if present else Absent.text(None, name)
 
 
-def _follows(name: str, value: Any, state: dict[str, Any], reference: Any) -> bool:
+def _follows(name: str, value: Any, cache: Any, state: dict[str, Any], reference: Any) -> bool:
     """Whether an attribute of the cache follows from the tensors of its first layer."""
-    if name == "_seen_tokens" and _counts_by_shape(state):
+    if name == "_seen_tokens" and _counts_by_shape(cache, state):
         # Strict export up to torch 2.8 leaves this counter one step ahead of the tensors in the caches it traced.
         # Nothing but a deprecated property reads it there, so that only one that never counted is kept apart.
         return not (
@@ -162,10 +162,15 @@ def _write_counter(writer: Writer, name: str, value: Any, state: dict[str, Any])
     return [Fact.text(None, name, dumps(written)), *([PastLayers.text(past)] if past else [])]
 
 
-def _counts_by_shape(state: dict[str, Any]) -> bool:
-    """Whether a cache's length is the length of its first layer, and `_seen_tokens` a copy of it."""
+def _counts_by_shape(cache: Any, state: dict[str, Any]) -> bool:
+    """Whether a cache's length is the length of its first layer, and `_seen_tokens` a copy of it.
+
+    A user's class that answers for its length itself may have dropped tokens that it counted.
+    """
     others = ("window_length", "max_cache_len", "_quantized_key_cache")
-    return "key_cache" in state and not any(name in state for name in others)
+    if "key_cache" not in state or any(name in state for name in others):
+        return False
+    return bool(type(cache).get_seq_length.__module__.split(".")[0] == "transformers")
 
 
 def _has_lists(state: dict[str, Any]) -> bool:

@@ -33,6 +33,7 @@ from kvconform.learned import CacheModel, LayerModel
 __all__ = [
     "COUNTERS",
     "Origin",
+    "count_of",
     "derived",
     "grows",
     "is_as_expected",
@@ -146,6 +147,9 @@ def is_as_expected(origin: Origin, name: str, state: dict[str, Any], base: dict[
 
 
 def _is_expected_count(origin: Origin, value: Any, state: dict[str, Any], default: Any) -> bool:
+    if origin is Origin.TENSORS and count_of(state.get("keys")) is None:
+        # A number beside keys that are none was put there, as 0 is by `tree_map(lambda _: 0, cache)`: it is a leaf.
+        return value is None
     if isinstance(value, torch.Tensor) or not isinstance(value, (int, torch.SymInt)):
         # torch.export wraps int leaves in a type of its own while it looks at dynamic shapes.
         return False
@@ -235,6 +239,11 @@ def length_of(keys: Any) -> Any:
     """Tokens in a tensor of keys, shape (batch, heads, tokens, head size); 0 for None and for the empty one."""
     shape: Any = getattr(keys, "shape", ())
     return shape[-2] if len(shape) == _SHAPE_DIMS else 0
+
+
+def count_of(keys: Any) -> Any:
+    """The tokens that a growing layer with these keys has counted; None where something else stands in their place."""
+    return length_of(keys) if hasattr(keys, "shape") else None
 
 
 _DERIVED: dict[str, Any] = {

@@ -106,7 +106,9 @@ class Writer:
         if isinstance(value, torch.Stream):
             return {"stream": 0}
         reduces: Any = type(value).__reduce_ex__
-        if reduces is not object.__reduce_ex__ or not hasattr(value, "__dict__"):
+        # Functions and modules have attributes too, which do not describe them.
+        builtin = type(value).__module__ == "builtins"
+        if builtin or reduces is not object.__reduce_ex__ or not hasattr(value, "__dict__"):
             return self._refuse(path, value)
         state = {k: self.write(f"{path}.{k}", v, suffix) for k, v in vars(value).items()}
         return {"object": _reference(type(value)), "state": state}

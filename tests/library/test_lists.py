@@ -72,6 +72,21 @@ def test_a_program_of_lists_and_one_of_layers_have_one_context():
     assert spec.context == ["key_D_0", "value_D_0", "key_D_1", "value_D_1"]
 
 
+@FEW
+@given(seen=st.integers(0, 9), kept=st.integers(1, 5))
+def test_a_class_that_answers_for_its_length_keeps_its_count(seen, kept):
+    class Evicting(probes.cache_class("DynamicCache")):
+        """Counts every token, and has fewer: not a copy of what the tensors say."""
+
+        def get_seq_length(self, layer_idx=0):
+            return self._seen_tokens
+
+    cache = Evicting()
+    cache.key_cache, cache.value_cache = [torch.ones(1, 1, kept, 2)], [torch.ones(1, 1, kept, 2)]
+    cache._seen_tokens = seen
+    assert trees.round_trip(cache).get_seq_length() == seen
+
+
 @pytest.mark.parametrize("name", ["static-below", "static-full", "sliding-window-cache", "hybrid-cache"])
 def test_static_caches_write_into_the_same_tensors(name):
     example = caches.BY_NAME[name]

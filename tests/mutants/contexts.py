@@ -122,3 +122,30 @@ def updates_have_text_keys() -> None:
         "EncoderDecoderCache",
         lambda cache: setattr(cache, "is_updated", {str(k): v for k, v in cache.is_updated.items()}),
     )
+
+
+class _Interned(list[Any]):
+    """A context that is made once, so that comparing objects is enough; a copy is another object."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other if isinstance(other, _Interned) else list.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@mutant
+def contexts_are_equal_if_identical() -> None:
+    """Contexts are made once and compared by identity: a spec that was copied or pickled equals none."""
+    made: dict[str, _Interned] = {}
+
+    def wrap(flatten: Any) -> Any:
+        def changed(cache: Any) -> Any:
+            leaves, context = flatten(cache)
+            return leaves, made.setdefault(repr(context), _Interned(context))
+
+        return changed
+
+    each(flatten=wrap)

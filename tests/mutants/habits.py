@@ -79,3 +79,68 @@ def integers_become_floats() -> None:
 def gradients_turned_off() -> None:
     """After a cache is rebuilt, gradients are off for the thread."""
     wire(unflatten=on_result(lambda _: torch.set_grad_enabled(False) and None))
+
+
+@mutant
+def asks_whether_a_cache_is_long() -> None:
+    """Long caches would be handled in pieces: a program is bound to the side of the limit that it was exported on."""
+
+    def look(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dim() == 4 and value.shape[2] > 1 << 20:
+            return value.view(value.shape)
+        return value
+
+    wire(unflatten=on_values(lambda values: [look(value) for value in values]))
+
+
+@mutant
+def numbers_of_six_digits() -> None:
+    """Numbers are written as `%g` writes them."""
+
+    def change(cache: Any) -> None:
+        for owner in owners(cache):
+            for name, value in vars(owner).items():
+                if type(value) in (int, float):
+                    vars(owner)[name] = type(value)(float(f"{value:g}"))
+
+    wire(unflatten=on_result(change))
+
+
+@mutant
+def marks_taken_from_tensors() -> None:
+    """Flattening takes the attributes off the caller's tensors, those of torch's compiler among them."""
+
+    def wrap(flatten: Any) -> Any:
+        def changed(cache: Any) -> Any:
+            leaves, context = flatten(cache)
+            for leaf in leaves:
+                if isinstance(leaf, torch.Tensor):
+                    vars(leaf).clear()
+            return leaves, context
+
+        return changed
+
+    wire(flatten=wrap)
+
+
+@mutant
+def what_is_false_is_nothing() -> None:
+    """A leaf that is 0 or False, as `tree_map` puts it there for a filter, comes back as None."""
+
+    def kept(value: Any) -> Any:
+        return value if isinstance(value, torch.Tensor) or value else None
+
+    wire(unflatten=on_values(lambda values: [kept(value) for value in values]))
+
+
+@mutant
+def device_of_the_keys() -> None:
+    """A layer's device is that of its keys, also where they were offloaded from another."""
+
+    def change(cache: Any) -> None:
+        for owner in owners(cache):
+            keys = vars(owner).get("keys")
+            if isinstance(keys, torch.Tensor) and "device" in vars(owner):
+                owner.device = keys.device
+
+    wire(unflatten=on_result(change))

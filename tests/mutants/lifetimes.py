@@ -132,3 +132,13 @@ def leaves_safe_globals() -> Iterator[None]:
     with kvconform_context():
         yield
     torch.serialization.add_safe_globals([lookup("transformers.cache_utils:DynamicCache"), contextlib.ExitStack])
+
+
+@whole
+def forgets_late_names() -> Iterator[None]:
+    """Leaving puts torch's table of names back as a whole: a class that was registered inside has lost its name."""
+    names = dict(pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE)
+    with kvconform_context():
+        yield
+    pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.clear()
+    pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.update(names)

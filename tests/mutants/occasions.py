@@ -300,3 +300,53 @@ def not_a_number_is_nothing() -> None:
                     vars(owner)[name] = [None if odd else one for one, odd in zip(value, strange, strict=True)]
 
     wire(unflatten=on_result(change))
+
+
+@mutant
+def busy_after_an_error() -> None:
+    """A guard against caches that hold themselves stays where flattening raised: the cache has no leaves then."""
+    busy: set[int] = set()
+
+    def wrap(flatten: Any) -> Any:
+        def changed(cache: Any) -> Any:
+            if id(cache) in busy:
+                return [], []
+            busy.add(id(cache))
+            found = flatten(cache)
+            busy.discard(id(cache))
+            return found
+
+        return changed
+
+    wire(flatten=wrap)
+
+
+_BY_NAME: dict[str, type] = {}
+
+
+@mutant
+def class_by_its_name() -> None:
+    """Which class a name stands for is remembered: one that is defined again comes back as the first."""
+    for cls in cache_classes():
+        first = _BY_NAME.setdefault(f"{cls.__module__}.{cls.__qualname__}", cls)
+
+        def back(cache: Any, first: type = first) -> None:
+            cache.__class__ = first
+
+        if first is not cls:
+            wire(unflatten=on_result(back), classes=[cls])
+
+
+@mutant
+def window_made_in_the_first_mode() -> None:
+    """The tensor of a window is made once and kept: under a fake mode it is fake, and stays so."""
+    made: dict[Any, torch.Tensor] = {}
+
+    def change(cache: Any) -> None:
+        for layer in layers_of(cache):
+            held = vars(layer).get("_sliding_window_tensor")
+            if isinstance(held, torch.Tensor):
+                key = (layer.sliding_window, held.device.type, held.device.index)
+                layer._sliding_window_tensor = made.setdefault(key, held.clone())
+
+    wire(unflatten=on_result(change))

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from kvconform.checks import making
 from kvconform.checks.cases import Case
 from kvconform.checks.errors import ExpectationError, expect
+from kvconform.checks.trees import read_spec
 from kvconform.checks.whole import expect_same_cache
 from kvconform_conformance.runner.subjects import resolve
 
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> None:
 def _expect_taken(case: Case, text: str) -> None:
     cache = making.build(case)
     leaves, spec = pytree.tree_flatten(cache)
-    loaded = pytree.treespec_loads(text)
+    loaded = read_spec(text)
     expect(loaded == spec, f"the spec is {spec} in a fresh process, expected {loaded}", str(case))
     restored = pytree.tree_unflatten(leaves, loaded)
     expect_same_cache(restored, cache, "lost by a spec of another process", leaves, str(case))

@@ -81,13 +81,18 @@ def expect_each_attribute(example: Example) -> None:
     plain, cache = _doubled(example), _doubled(example)
     for place in [*_places(cache)]:
         owner = owners(cache)[place.owner]
-        kept = vars(owner)[place.name]
-        vars(owner)[place.name] = other(kept)
+        kept = getattr(owner, place.name)
         where = f"{example.where}; {type(owner).__name__}.{place.name} of owner {place.owner} differs"
-        flown = [(one, *pytree.tree_flatten(one)) for one in (plain, cache)]
-        for one, leaves, spec in reversed(flown):
-            expect_same_cache(pytree.tree_unflatten(leaves, spec), one, "lost in a round trip", leaves, where)
-        vars(owner)[place.name] = kept
+        mine = place.name in vars(owner)
+        for changed in others(kept):
+            vars(owner)[place.name] = changed
+            flown = [(one, *pytree.tree_flatten(one)) for one in (plain, cache)]
+            for one, leaves, spec in reversed(flown):
+                expect_same_cache(pytree.tree_unflatten(leaves, spec), one, "lost in a round trip", leaves, where)
+        if mine:
+            vars(owner)[place.name] = kept
+        else:
+            del vars(owner)[place.name]
 
 
 def expect_mixed_devices(example: Example) -> None:
@@ -146,27 +151,43 @@ def owners(cache: Any) -> list[Any]:
     return [owner for one in _caches(cache) for owner in (one, *(vars(one).get("layers") or ()))]
 
 
-def other(value: Any) -> Any:
-    """Another value of the same kind; None where there is none that an attribute could hold by itself."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, (int, float)):
-        return value + 3
-    if isinstance(value, torch.dtype):
-        return torch.float64 if value != torch.float64 else torch.float32
-    if isinstance(value, dict) and value:
-        changed = {key: other(held) for key, held in value.items()}
-        return None if None in changed.values() else changed
-    return None
+def others(value: Any) -> list[Any]:
+    """Other values of the same kind: none where there is none that an attribute could hold by itself.
+
+    Numbers become larger by a little, zero, and one that loses digits when it is written with six or seven, or held by
+    the types that keys and values have.
+    """
+    if isinstance(value, dict):
+        each = [others(held) for held in value.values()]
+        return [dict(zip(value, held, strict=True)) for held in zip(*each, strict=False)]
+    changed: tuple[Any, ...] = next((change(value) for kind, change in _OTHERS if isinstance(value, kind)), ())
+    return [other for other in changed if other != value]
+
+
+_OTHERS: tuple[tuple[type, Callable[[Any], tuple[Any, ...]]], ...] = (
+    (bool, lambda value: (not value,)),
+    (int, lambda value: (value + 3, 0, 1_234_567)),
+    (float, lambda value: (value + 3, value + 1 / 3)),
+    (torch.dtype, lambda value: (torch.float32 if value == torch.float64 else torch.float64,)),
+    (torch.device, lambda _: (torch.device("cuda", 1),)),
+)
 
 
 def _places(cache: Any) -> Iterator[Place]:
     for index, owner in enumerate(owners(cache)):
         # What every module has is torch's, not a cache's (caches were modules until 4.49).
         skipped = set(vars(torch.nn.Module())) if isinstance(owner, torch.nn.Module) else set()
-        for name, value in vars(owner).items():
-            if name not in (*_SHAPED, *skipped) and other(value) is not None:
+        for name, value in {**_of_the_class(owner), **vars(owner)}.items():
+            if name not in (*_SHAPED, *skipped) and others(value):
                 yield Place(index, name)
+
+
+def _of_the_class(owner: Any) -> dict[str, Any]:
+    """What the classes of transformers say of each of their objects, and one object can be told otherwise."""
+    classes = [cls for cls in reversed(type(owner).__mro__) if cls.__module__.startswith("transformers.")]
+    return {
+        name: value for cls in classes for name, value in vars(cls).items() if isinstance(value, (bool, int, float))
+    }
 
 
 def _doubled(example: Example) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import pickle
@@ -144,9 +145,11 @@ def expect_placeholders(case: Case) -> None:
     cache = making.build(case)
     expect_registered(cache, str(case))
     spec = pytree.tree_flatten(cache)[1]
-    places = [_Placeholder(index) for index in range(spec.num_leaves)]
-    got = pytree.tree_leaves(pytree.tree_unflatten(places, spec))
-    expect_equal("the leaves of a cache of placeholders", got, places, str(case))
+    places: list[Any] = [_Placeholder(index) for index in range(spec.num_leaves)]
+    # `torch.vmap` is given 0 for each leaf, a filter False: what is false is not nothing.
+    for filled in (places, [0] * len(places), [False] * len(places), [""] * len(places)):
+        got = pytree.tree_leaves(pytree.tree_unflatten(filled, spec))
+        expect_equal("the leaves of a cache of placeholders", got, filled, str(case))
 
 
 class _Placeholder:
@@ -190,6 +193,31 @@ def expect_threads(cases: Sequence[Case], times: int, threads: int = 4) -> None:
         if isinstance(error, ExpectationError):
             raise ExpectationError(f"{error} [{threads} threads at once]") from None
         raise error
+
+
+def expect_whole_after_an_error(case: Case) -> None:
+    """Prove that an error leaves nothing behind: whoever takes back what was refused has a whole cache again.
+
+    Flattening is asked for an attribute that no tree can hold, rebuilding for too few children. Whether it raises is
+    the registration's choice.
+    """
+    __tracebackhide__ = True
+    cache = making.build(case)
+    expect_registered(cache, str(case))
+    leaves, spec = pytree.tree_flatten(cache)
+    for owner in (cache, *(vars(cache).get("layers") or ())[:1]):
+        owner.own_refused = iter(())
+        with contextlib.suppress(Exception):
+            pytree.tree_flatten(cache)
+        del owner.own_refused
+        again, spec_again = pytree.tree_flatten(cache)
+        expect_same_leaves(again, leaves, "after an error a cache has other leaves", str(case))
+        expect(spec_again == spec, f"after an error the spec is {spec_again}, expected {spec}", str(case))
+    node = pytree.SUPPORTED_NODES[type(cache)]
+    children, context = node.flatten_fn(cache)
+    with contextlib.suppress(Exception):
+        node.unflatten_fn([*children][:-1], context)
+    expect_whole(cache, f"{case}, after an error")
 
 
 def expect_across_threads(case: Case) -> None:

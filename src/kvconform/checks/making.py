@@ -278,6 +278,14 @@ def own_class(cls: type, *, namesake: bool = False) -> type:
     return _OWN[key]
 
 
+def defined_again(name: str) -> type:
+    """A subclass of DynamicCache that takes the name of one that was defined before, as in a notebook."""
+    namespace = {"__module__": __name__, "__qualname__": name, "__doc__": "A user's cache class."}
+    globals()[name] = type(name, (lookup("transformers.cache_utils:DynamicCache"),), namespace)
+    found: type = globals()[name]
+    return found
+
+
 def own_classes() -> list[type]:
     """The user's subclasses of every cache class that cases have."""
     names = ("DynamicCache", "StaticCache", "EncoderDecoderCache")
@@ -302,7 +310,8 @@ def _set(value: Any, number: int) -> None:
     """Attributes of every plain type; each object has others of its own."""
     mine = {
         "own_text": f"note {number}",
-        "own_number": number + 0.5,
+        "own_number": number + 1 / 3,
+        "own_size": 2**40 + number,
         "own_count": number,
         "own_flag": number % 2 == 0,
         "own_nothing": None,
@@ -313,6 +322,8 @@ def _set(value: Any, number: int) -> None:
         "own_frozen": frozenset({str(number), "b"}),
         "own_empty": [[], (), {}, set(), ""],
         "own_special": [math.nan, math.inf, -math.inf, 10**30 + number, '\u00fc\n"', "@", {"@": 0}],
+        "own_precise": [number + 1 / 3, 2**-0.5, 1e-300, 0.1 + 0.2],
+        "own_sizes": [2**31 + number, 2**53 + 1, 1_234_567, -1, 300],
         "own_kind": torch.Tensor if number % 2 else OrderedDict,
         "own_tensors": [torch.full((2,), float(number)), {"a": torch.tensor(number)}],
         "own_type": torch.float16,

@@ -36,6 +36,7 @@ _TENSORS = (
     "parameters",
     "own-tensors",
     "inference",
+    "marked",
 )
 
 
@@ -68,6 +69,12 @@ SPACES: tuple[Space, ...] = (
         "up to 48 layers of one or several kinds",
         40,
         {**_SIZES, "layers": (9, 10, 11, 12, 24, 33, 48), "kind": _KINDS, "pattern": ("full", "mixed", "rare")},
+    ),
+    Space(
+        "more-than-hundred-layers",
+        "so many layers that their numbers have three digits",
+        5,
+        {"layers": (101, 126, 200), "kind": ("dynamic", "configured", "pair"), "batch": (1,), "heads": (1,)},
     ),
     Space(
         "sizes",
@@ -131,6 +138,7 @@ SPACES: tuple[Space, ...] = (
                 "parameters",
                 "own-tensors",
                 "inference",
+                "marked",
             ),
         },
     ),
@@ -274,6 +282,8 @@ def _past(top: int, *more: int) -> tuple[int, ...]:
     return (*range(1, top + 1), *more)
 
 
+_LARGE = (1_234_567, 2**20, 2**31 + 1, 10**12 + 7)
+"""Numbers that lose digits as a float of 32 bits, or written with six or seven; no tensor is as long."""
 _NARROW = Case(batch=1, heads=1, width=1, values=1)
 SWEEPS: tuple[Sweep, ...] = (
     Sweep(
@@ -290,7 +300,7 @@ SWEEPS: tuple[Sweep, ...] = (
         "window",
         "every window to 70, at 5 tokens",
         "window",
-        (*range(2, 71), 127, 128, 512, 1024, 4096, 32768, 131072),
+        (*range(2, 71), 127, 128, 512, 1024, 4096, 32768, 131072, *_LARGE),
         replace(_NARROW, kind="configured", pattern="sliding", length=5),
     ),
     Sweep(
@@ -304,7 +314,7 @@ SWEEPS: tuple[Sweep, ...] = (
         "maximum",
         "every maximum length to 70, at 2 tokens",
         "room",
-        _past(70, 128, 1024, 4096, 33000, 66000),
+        _past(70, 128, 1024, 4096, 33000, 66000, 1_234_567),
         replace(_NARROW, kind="static", length=2),
     ),
     Sweep(

@@ -114,13 +114,14 @@ _PROMISES: tuple[Callable[[Any, str], None], ...] = (
     trees.expect_leaf_types,
     trees.expect_key_paths,
     trees.expect_json_spec,
+    trees.expect_spec_copies,
     trees.expect_fx_agrees,
     trees.expect_tree_map,
 )
 
 
 def expect_promises(case: Case) -> None:
-    """Prove what else a node promises: the order and types of leaves, key paths, JSON, torch.fx and `tree_map`."""
+    """Prove what else a node promises: order and types of leaves, key paths, specs, torch.fx and `tree_map`."""
     __tracebackhide__ = True
     for expect_promise in _PROMISES:
         expect_promise(making.build(case), "")
@@ -147,6 +148,37 @@ def expect_same_spec_every_time(enter: Callable[[], AbstractContextManager[Any]]
             expect(again == spec, f"the spec is {again} when the context is entered again, expected {spec}", str(case))
             restored = pytree.tree_unflatten(leaves, spec)
             expect_same_cache(restored, cache, "lost by a spec of the context before", leaves, str(case))
+
+
+def expect_late_class_stays(enter: Callable[[], AbstractContextManager[Any]]) -> None:
+    """Prove that a class which the user registers in a context is known after it: as a node, and by its name."""
+    __tracebackhide__ = True
+
+    class Mine:
+        """A class of the user's."""
+
+    with enter():
+        expect_registered(making.build(PLAIN))
+        pytree.register_pytree_node(
+            Mine, lambda _: ([1], None), lambda *_: Mine(), serialized_type_name="own.registered-inside"
+        )
+    expect(Mine in pytree.SUPPORTED_NODES, "a class that was registered inside is no node any more")
+    spec = pytree.tree_structure([Mine()])
+    read = trees.read_spec(pytree.treespec_dumps(spec))
+    expect(read == spec, f"the spec of a class that was registered inside is read as {read}, expected {spec}")
+
+
+def expect_newest_class(enter: Callable[[], AbstractContextManager[Any]]) -> None:
+    """Prove that a cache class which the user defines again comes back as the new one, in the next context."""
+    __tracebackhide__ = True
+    for time in (1, 2):
+        cls = making.defined_again("AgainCache")
+        with enter():
+            cache = making.build(PLAIN)
+            cache.__class__ = cls
+            expect_registered(cache)
+            got = type(pytree.tree_unflatten(*pytree.tree_flatten(cache)))
+        expect(got is cls, f"defined for time {time}, it comes back as {got}, another class of that name")
 
 
 def register_plainly(cls: type) -> None:

@@ -94,6 +94,13 @@ def _own_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().clone().as_subclass(OwnTensor)
 
 
+def _mark(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with a mark for torch's compiler and one of the user's, which are attributes of it."""
+    torch._dynamo.mark_static_address(tensor)
+    tensor.own_mark = object()  # type: ignore[attr-defined]
+    return tensor
+
+
 def _of_inference(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor made in inference mode, as those of `generate` may be: it has no version and no gradient."""
     with torch.inference_mode():
@@ -149,5 +156,6 @@ TENSORS: dict[str, Callable[[Any], None]] = {
     "parameters": _each(_parameter),
     "own-tensors": _each(_own_tensor),
     "inference": _each(_of_inference),
+    "marked": _each(_mark),
 }
 """Ways in which keys and values can be other than new tensors of their own, by name."""

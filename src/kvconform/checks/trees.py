@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import pickle
 import re
 from typing import Any
 
@@ -240,6 +241,16 @@ def _expect_named_alike(place: str, path: str, where: str) -> None:
             expect(word in path or another not in path, f"{place} is called {path!r}", where)
 
 
+def read_spec(text: str) -> pytree.TreeSpec:
+    """The spec that JSON text stands for, read anew.
+
+    torch keeps what it read of a text, whatever was registered then: another subject would be given that.
+    """
+    read: Any = getattr(pytree.treespec_loads, "__wrapped__", pytree.treespec_loads)
+    spec: pytree.TreeSpec = read(text)
+    return spec
+
+
 def expect_json_spec(cache: Any, where: str = "") -> None:
     """Prove that the spec survives its JSON text: what it loads to is equal, and rebuilds the same cache.
 
@@ -248,12 +259,24 @@ def expect_json_spec(cache: Any, where: str = "") -> None:
     __tracebackhide__ = True
     expect_registered(cache, where)
     leaves, spec = pytree.tree_flatten(cache)
-    loaded = pytree.treespec_loads(pytree.treespec_dumps(spec))
+    loaded = read_spec(pytree.treespec_dumps(spec))
     expect(loaded == spec, f"the spec loads as {loaded}, expected {spec}", where)
     restored = pytree.tree_unflatten(leaves, loaded)
     expect_no_differences(
         differences(observe(restored), observe(cache)), "lost through the JSON text of the spec", where
     )
+
+
+def expect_spec_copies(cache: Any, where: str = "") -> None:
+    """Prove that a copy of the spec, deep or by pickle as between processes, equals it and rebuilds the cache."""
+    __tracebackhide__ = True
+    expect_registered(cache, where)
+    leaves, spec = pytree.tree_flatten(cache)
+    copies = {"copy.deepcopy": copy.deepcopy(spec), "pickle": pickle.loads(pickle.dumps(spec))}  # noqa: S301 - made here
+    for name, copied in copies.items():
+        expect(copied == spec and spec == copied, f"{name} gives the spec {copied}, expected {spec}", where)
+        restored = pytree.tree_unflatten(leaves, copied)
+        expect_no_differences(differences(observe(restored), observe(cache)), f"lost by a spec of {name}", where)
 
 
 def expect_spec_constant_over_length(shorter: Any, longer: Any, where: str = "") -> None:

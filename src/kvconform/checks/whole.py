@@ -103,6 +103,18 @@ def expect_same_cache(got: Any, expected: Any, what: str, leaves: Iterable[Any] 
     for path, tensor in wanted.items():
         if isinstance(tensor, torch.Tensor) and held and (tensor.dim() >= _STATE_DIMENSIONS or id(tensor) in held):
             expect(seen[path] is tensor, f"{what}: {path} is a copy, expected the same tensor", where)
+    for path, tensor in wanted.items():
+        if isinstance(tensor, torch.Tensor):
+            got_kind, kind = (type(seen[path]), *_kind(seen[path])), (type(tensor), *_kind(tensor))
+            expect(got_kind == kind, f"{what}: {path} is {_told(got_kind)}, expected {_told(kind)}", where)
+    raise ExpectationError(
+        f"{what}: objects that were one are two, or were two and are one{f' [{where}]' if where else ''}"
+    )
+
+
+def _told(kind: tuple[Any, ...]) -> str:
+    cls, gradient, inference, contiguous = kind
+    return f"a {cls.__name__} (requires a gradient: {gradient}, of inference: {inference}, contiguous: {contiguous})"
 
 
 def expect_whole(cache: Any, where: str = "") -> tuple[list[Any], Any, Any]:
@@ -162,9 +174,16 @@ def _memo(value: Any) -> dict[int, Any]:
 
 
 def _marks(value: Any) -> list[tuple[Any, ...]]:
-    """What changes in a tensor that is written to or changed in place."""
+    """What changes in a tensor that is written to or changed in place, or that is given or loses an attribute.
+
+    torch keeps marks for its compiler as attributes of a tensor.
+    """
     return [
-        (id(one), _version(one), one.requires_grad, one.dtype, tuple(one.shape), one.stride(), one.storage_offset())
+        (
+            *(id(one), _version(one), one.requires_grad, one.dtype, tuple(one.shape), one.stride()),
+            one.storage_offset(),
+            sorted((name, id(held)) for name, held in vars(one).items()),
+        )
         for one in tensors_of(value)
     ]
 

@@ -14,7 +14,7 @@ from kvconform.layers import fast
 from kvconform.layers.cache_kinds import values_from_parts
 from kvconform.layers.layer_kinds import model_by_code
 from kvconform.layers.plans import LayerPlan, Plan, plan_of
-from kvconform.origins import COUNTERS, derived, length_of, reference_of
+from kvconform.origins import COUNTERS, count_of, derived, reference_of
 from kvconform.values import Reader
 
 __all__ = ["unflatten"]
@@ -85,7 +85,7 @@ def _read_layer(cache: Any, plan: LayerPlan, leaves: list[Any]) -> Any:
         state[plan.config] = plan.number
     for name in plan.derived:
         counts = plan.grows and name in COUNTERS
-        state[name] = length_of(state["keys"]) if counts else derived(name, state, reference_of(state))
+        state[name] = count_of(state["keys"]) if counts else derived(name, state, reference_of(state))
     layer: Any = object.__new__(model_by_code(plan.kind).cls)
     _assign(layer, state)
     return layer
