@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -30,11 +31,12 @@ from kvconform.export.errors import BundleError
 from kvconform.export.greedy import Settings
 from kvconform.export.plan import Phase, Plan
 from kvconform.export.program import Program, leaves_of
+from kvconform.export.rules import rule_named
 
 if TYPE_CHECKING:
     from kvconform.export.decoder import ExportedDecoder
 
-__all__ = ["load", "made_by", "save"]
+__all__ = ["is_bundle", "load", "made_by", "refuse", "save"]
 
 SCHEMA = 2
 READABLE = (1, 2)
@@ -62,15 +64,46 @@ def save(exported: ExportedDecoder, folder: Path, *, share_weights: bool) -> Pat
     """Write the folder; the manifest last, so that a folder without one is known to be unfinished.
 
     Raises:
-        BundleError: the folder holds something that is no bundle.
+        BundleError: the folder holds something that is no bundle, or a setting cannot be written.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
-        raise BundleError(f"{folder} holds something else: give a new or an empty folder")
+    refuse(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (folder / MANIFEST, folder / WEIGHTS, *folder.glob("*.pt2")):
-        old.unlink(missing_ok=True)
-    tensors, names = weights.together(program.exported for program in exported.programs.all if share_weights)
     own = uuid.uuid4().hex
+    # Beside what is there, which stays until all of the new one is written.
+    beside = folder / f".saving-{own}"
+    beside.mkdir()
+    try:
+        _write(exported, beside, own, share_weights=share_weights)
+        for old in (folder / MANIFEST, folder / WEIGHTS, *folder.glob("*.pt2")):
+            old.unlink(missing_ok=True)
+        for new in sorted(beside.iterdir(), key=lambda one: one.name == MANIFEST):
+            new.replace(folder / new.name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def refuse(folder: Path) -> None:
+    """Refuse a folder that holds something which is no bundle.
+
+    Raises:
+        BundleError: it does.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not is_bundle(folder)):
+        raise BundleError(f"{folder} holds something else: give a new or an empty folder")
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a manifest in it is one of a bundle: other programs have files of that name too."""
+    try:
+        document = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and {"schema", "made_by", "programs"} <= set(document)
+
+
+def _write(exported: ExportedDecoder, folder: Path, own: str, *, share_weights: bool) -> None:
+    tensors, names = weights.together(program.exported for program in exported.programs.all if share_weights)
     if tensors:
         weights.write(folder / WEIGHTS, tensors, own)
     counts: dict[str, int] = {}
@@ -94,8 +127,14 @@ def save(exported: ExportedDecoder, folder: Path, *, share_weights: bool) -> Pat
         "plan": plan,
         "programs": entries,
     }
-    (folder / MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    return folder
+    try:
+        text = json.dumps(document, indent=2)
+    except TypeError as error:
+        raise BundleError(
+            f"generate() gives this model an argument that no manifest can hold ({error}): give it to the model when "
+            "it is made, or keep the programs in this process"
+        ) from error
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def _entry(program: Program, name: str) -> dict[str, Any]:
@@ -118,16 +157,24 @@ def load(folder: Path) -> Loaded:
     try:
         plan = document["plan"]
         phases = {kind: Phase(**plan[kind]) for kind in ("prefill", "decode")}
+        for phase in phases.values():
+            for rule in phase.rules.values():
+                rule_named(rule)
         tuples = {name: tuple(plan[name]) for name in ("start", "encoder")}
         settings = document["settings"]
-        programs = [_program(folder, entry, document["made_by"]) for entry in document["programs"]]
+        made_by = {str(name): str(value) for name, value in document["made_by"].items()}
+        programs = [_program(folder, entry, made_by) for entry in document["programs"]]
+        if not {"prefill", "decode"} <= {program.kind for program in programs}:
+            raise ValueError("it names no prefill or no decode program")  # noqa: TRY301 - told with the file below
         _attach(folder, programs, document)
         return (
             Plan(**{**plan, **phases, **tuples}),
             Programs(programs),
-            Settings(tuple(settings["eos"]), settings["pad"]),
-            document["made_by"],
+            Settings(tuple(map(int, settings["eos"])), None if settings["pad"] is None else int(settings["pad"])),
+            made_by,
         )
+    except BundleError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
             f"{folder / MANIFEST} is damaged ({type(error).__name__}: {error}): save the bundle again"
@@ -144,18 +191,25 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         schema = document["schema"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path} is no manifest ({type(error).__name__}: {error}): save the bundle again") from error
     if schema not in READABLE:
         raise BundleError(
             f"{folder} has schema {schema}, kvconform {__version__} reads {SCHEMA}: install the kvconform that wrote "
-            f"it ({document.get('made_by', {}).get('kvconform', 'unknown')}), or save it again with this one"
+            f"it (see made_by in {MANIFEST}), or save it again with this one"
         )
     return dict(document)
 
 
 def _attach(folder: Path, programs: list[Program], document: dict[str, Any]) -> None:
     names = [dict(entry.get("weights", {})) for entry in document["programs"]]
+    for program, entry, apart in zip(programs, document["programs"], names, strict=True):
+        missing = weights.stood_in(program.exported) - set(apart)
+        if missing:
+            raise BundleError(
+                f"{MANIFEST} does not say where the weights of {entry['file']} are ({', '.join(sorted(missing)[:3])}): "
+                "save the bundle again"
+            )
     if not any(names):
         return
     tensors = weights.read(folder / WEIGHTS, document["bundle"])

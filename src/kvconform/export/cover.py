@@ -15,14 +15,14 @@ from typing import Any
 from torch.utils import _pytree as py_pytree
 
 from kvconform.export.compare import Difference, difference
-from kvconform.export.errors import ExportError, NoProgramError
+from kvconform.export.errors import ExportError, NoProgramError, WatchError
 from kvconform.export.exporting import Moves, export_step, moving
 from kvconform.export.modules import EncoderModule, StepModule
 from kvconform.export.plan import Plan, step_inputs
 from kvconform.export.program import Program, Refusal
 from kvconform.export.watch import Call, Watched
 
-__all__ = ["Cover", "Programs", "module_for", "step_name"]
+__all__ = ["Cover", "Programs", "module_for", "refuse_full", "step_name"]
 
 Tell = Callable[[str], None]
 
@@ -52,13 +52,18 @@ class Programs:
                 return program.run(inputs)
             except Refusal as refusal:
                 reasons.append(f"{kind} {number}: {refusal}")
-        shapes = ", ".join(
-            f"{name} {tuple(v.shape) if hasattr(v, 'shape') else type(v).__name__}" for name, v in inputs.items()
-        )
+        shapes = ", ".join(f"{name} {_told(value)}" for name, value in inputs.items())
         raise NoProgramError(
             f"no {kind} program takes these inputs ({shapes}): {' | '.join(reasons) or 'there is none'}. Export with "
             "prompts of these lengths: export_decoder(model, lengths=[...])"
         )
+
+
+def _told(value: Any) -> str:
+    """A tensor by its type and shape, as `Leaf` tells what a program takes; anything else by its class."""
+    if not hasattr(value, "shape"):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')}{tuple(value.shape)}"
 
 
 @dataclass
@@ -108,7 +113,9 @@ class Cover:
             expected = watched.encoder.outputs.last_hidden_state
             self._judge(difference(f"encoder, batch {watched.batch}", (found, None), (expected, None)))
         # The last step first: torch.export makes a size of 1 a constant, which a cache may have after one token.
-        found_last_first = [self._compared(watched, at, grow=grow) for at in (0, *range(len(watched.calls) - 1, 0, -1))]
+        # A call that begins anew is a prefill of all tokens, which generations of that length are asked for.
+        steps = [at for at in range(len(watched.calls) - 1, 0, -1) if self.plan.cache in watched.calls[at].inputs]
+        found_last_first = [self._compared(watched, at, grow=grow) for at in (0, *steps)]
         for found in sorted(found_last_first, key=lambda one: one[0]):
             self._judge(found[1])
 
@@ -120,7 +127,13 @@ class Cover:
         if kind == "prefill":
             inputs.pop(self.plan.cache)
         found = self._answer(kind, inputs, call, grow=grow)
-        expected = (call.outputs.logits, getattr(call.outputs, self.plan.cache))
+        cache = getattr(call.outputs, self.plan.cache, None)
+        if cache is None:
+            raise WatchError(
+                f"the {kind} of {type(self.model).__name__} returns no {self.plan.cache}, so that no step can follow: "
+                "configure it as a decoder (is_decoder=True) that uses its cache"
+            )
+        expected = (call.outputs.logits, cache)
         return at, difference(step_name(watched, self.plan, at), found, expected)
 
     def _answer(self, kind: str, inputs: dict[str, Any], call: Call | None = None, *, grow: bool) -> Any:
@@ -164,12 +177,27 @@ def _empty(plan: Plan, call: Call) -> Any:
         return None
     leaves, spec = py_pytree.tree_flatten(empty)
     if leaves:
-        raise ExportError(
-            f"generate() gives the first step a {type(empty).__name__} with {len(leaves)} tensors "
-            "in it; a prefill is exported onto an empty cache. Choose a cache that grows: "
-            "model.generation_config.cache_implementation = None"
-        )
+        raise _full(empty)
     return spec
+
+
+def refuse_full(watched: Watched) -> None:
+    """Refuse a generation whose cache has a fixed length; since 4.56 it has its tensors after the first step only.
+
+    Raises:
+        ExportError: it has.
+    """
+    cache = watched.calls[0].inputs.get(watched.cache)
+    fixed = [hasattr(layer, "max_cache_len") for layer in getattr(cache, "layers", ())]
+    if any(fixed) or (cache is not None and py_pytree.tree_leaves(cache)):
+        raise _full(cache)
+
+
+def _full(cache: Any) -> ExportError:
+    return ExportError(
+        f"generate() gives the first step a {type(cache).__name__} of a fixed length; a prefill is exported onto an empty "
+        "cache. Choose a cache that grows: model.generation_config.cache_implementation = None"
+    )
 
 
 def _encoder_inputs(plan: Plan, call: Call | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ exported = load_decoder("folder")          # in another process, without the mod
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,14 +21,15 @@ import torch
 
 from kvconform.export import bundle, greedy
 from kvconform.export.compare import Difference
-from kvconform.export.cover import Cover, Programs, Tell
+from kvconform.export.cover import Cover, Programs, Tell, refuse_full
+from kvconform.export.errors import NoProgramError, WatchError
 from kvconform.export.greedy import Settings
 from kvconform.export.plan import Plan, learn
-from kvconform.export.prompts import make_prompt, windows
-from kvconform.export.watch import STEPS, Watched, watch
+from kvconform.export.prompts import make_prompt, switch, windows
+from kvconform.export.watch import STEPS, Watched, begins_anew, infers_mask, watch
 from kvconform.patches import applied, exportable
 
-__all__ = ["ExportedDecoder", "base_prompts", "export_decoder", "load_decoder"]
+__all__ = ["ExportedDecoder", "GreedyWarning", "base_prompts", "export_decoder", "load_decoder"]
 
 Prompt = dict[str, torch.Tensor]
 Within = Callable[[], AbstractContextManager[Any]]
@@ -56,29 +58,38 @@ class ExportedDecoder:
 
     def generate(
         self,
-        inputs: torch.Tensor,
+        inputs: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         *,
         max_new_tokens: int = 20,
         on_token: Callable[[torch.Tensor], None] | None = None,
+        **prompt: torch.Tensor,
     ) -> torch.Tensor:
-        """Generate greedily, as `model.generate(inputs, do_sample=False)` does.
+        """Generate greedily, as `model.generate(inputs, do_sample=False, num_beams=1)` does.
 
         Args:
-            inputs: token ids of shape (batch, tokens), padded on the left; features for a model of speech.
+            inputs: token ids of shape (batch, tokens), padded on the left; features for a model of speech. By its own
+                name too, so that `generate(**tokenizer(texts))` works.
             attention_mask: 1 for tokens and 0 for padding. If not given, what is the padding token is padding.
             max_new_tokens: stop after as many.
             on_token: called with each step's tokens, shape (batch,).
+            prompt: `inputs` by the name that the model has for them: `input_ids`, `input_features`.
 
         Returns:
             Prompt and generated tokens, shape (batch, tokens); of an encoder-decoder what its decoder began with and
             the generated tokens.
 
         Raises:
-            NoProgramError: no program takes the inputs of a step.
+            NoProgramError: no program takes the inputs of a step, or they would be answered otherwise than by the
+                model: padding on the right, or any where no prompt with padding was exported.
         """
+        given = prompt.pop(self.plan.source, None) if inputs is None else inputs
+        if given is None or prompt:
+            raise NoProgramError(
+                f"generate() takes {self.plan.source} and attention_mask, got {', '.join(prompt) or 'nothing'}"
+            )
         with self.within():
-            return greedy.generate(self, inputs, attention_mask, max_new_tokens, on_token or (lambda _: None))
+            return greedy.generate(self, given, attention_mask, max_new_tokens, on_token or (lambda _: None))
 
     def save(self, path: str | Path, *, share_weights: bool = True) -> Path:
         """Write a folder of .pt2 files, their weights and a `manifest.json`.
@@ -126,34 +137,52 @@ def export_decoder(  # noqa: PLR0913 - each has a default
 
     Args:
         model: a decoder or encoder-decoder of transformers, in evaluation mode.
-        prompts: two or more prompts of other batch sizes and lengths, as keyword arguments of `generate()`; made from
-            the configuration if not given.
+        prompts: two or more prompts of other batch sizes and lengths, as keyword arguments of `generate()`, one of them
+            padded on the left if padding is to be understood; made from the configuration if not given. Steps are then
+            compared with the model at the sizes of these prompts only.
         lengths: lengths of prompts at which the programs must work; by default short ones and those around every
             window of the model. Prompts of one token have to be asked for (`lengths=[1, 8]`) where there is a mask:
-            torch.export keeps a size of 1 apart, and they get a decode program of their own.
+            torch.export keeps a size of 1 apart, and they get a decode program of their own. Not beside `prompts`.
         failures: the folder in which the inputs of a failing export are left; a temporary one if not given.
         tell: told of each step, for progress.
         within: a registration of cache classes, and patches: entered here, and whenever the programs are run.
 
     Returns:
-        The programs.
+        The programs. They hold the model's parameters, not copies: a model that is cast or moved takes its programs
+        along, which then refuse their inputs.
 
     Raises:
-        WatchError: `generate()` fails, or calls the model in a way that is not understood.
+        ValueError: the arguments exclude each other.
+        WatchError: this is no model that generates, it is in training mode, `generate()` fails, or calls the model in a
+            way that is not understood.
         ExportError: torch.export refuses, or a program answers differently from the model.
     """
+    _refuse(model, prompts, lengths)
     report = tell or (lambda _: None)
     with within(), torch.no_grad():
         patched = applied.in_force()
         report("watching generate()")
         first = [watch(model, prompt) for prompt in (prompts or base_prompts(model))]
-        plan = learn(first)
-        _warn_of_processors(model, first[0])
+        try:
+            learnt = learn(first)
+        except WatchError:
+            # The inputs beside a cache of fixed length follow no rule; that it has one is the reason.
+            refuse_full(first[0])
+            raise
+        again = switch(model)
+        plan = dataclasses.replace(
+            learnt,
+            infers_mask=infers_mask(model, first[0]),
+            begins_anew=again if again is not None and begins_anew(model, again) else None,
+        )
+        _warn_of_settings(model, first[0])
         cover = Cover(model, plan, None if failures is None else Path(failures), report)
         cover.learn(first)
         for watched in first:
             cover.add(watched)
         if prompts is None:
+            if plan.begins_anew is not None:
+                cover.add(_watched(model, 2, plan.begins_anew + 2, STEPS))
             for batch, length, steps in _states(model, lengths):
                 cover.add(_watched(model, batch, length, steps))
             report("comparing at sizes that nothing was exported with")
@@ -173,15 +202,53 @@ _UNSEEN = 11
 _CROSSING = 5
 
 
-def _warn_of_processors(model: Any, watched: Watched) -> None:
+def _refuse(model: Any, prompts: list[Prompt] | None, lengths: list[int] | None) -> None:
+    """Refuse what cannot be exported before anything is watched."""
+    name = type(model).__name__
+    if not callable(getattr(model, "generate", None)) or not hasattr(model, "generation_config"):
+        raise WatchError(
+            f"a {name} does not generate: give a model with a language head (AutoModelForCausalLM, "
+            "AutoModelForSeq2SeqLM), or export this one with torch.export.export inside exportable()"
+        )
+    if model.training:
+        raise WatchError(f"this {name} is in training mode, in which dropout changes every answer: model.eval() first")
+    if prompts is not None and lengths is not None:
+        raise ValueError("give prompts or lengths: prompts have lengths of their own")
+    if prompts is not None and len(prompts) < _PROMPTS:
+        raise ValueError(f"give two prompts or more, of other batch sizes and lengths, got {len(prompts)}")
+    numbers = lengths if isinstance(lengths, (list, tuple)) else [lengths]
+    if lengths is not None and (
+        numbers is not lengths or not numbers or not all(isinstance(one, int) and one > 0 for one in numbers)
+    ):
+        raise ValueError(f"lengths are a list of numbers of tokens, one or more, got {lengths!r}")
+
+
+_PROMPTS = 2
+_SEARCHES = {"num_beams": 1, "num_beam_groups": 1, "penalty_alpha": None, "prompt_lookup_num_tokens": None}
+"""Settings that choose another search than the greedy one, with the values that do not."""
+
+
+def _warn_of_settings(model: Any, watched: Watched) -> None:
     """Say that the programs' greedy search is plain where the model's own is not."""
-    if watched.processors:
+    config = model.generation_config
+    found = [
+        f"{name}={value}"
+        for name, plain in _SEARCHES.items()
+        if (value := getattr(config, name, None)) is not None and value != plain
+    ]
+    found += [f"changes the logits by {name}" for name in watched.processors]
+    if found:
         warnings.warn(
-            f"generate() of this {type(model).__name__} changes the logits ({', '.join(watched.processors)}), which "
-            "its generation config asks for; ExportedDecoder.generate chooses among the logits as they are, so that "
-            "its tokens may be others",
+            f"generate() of this {type(model).__name__} does more than greedy search, as its generation config asks: "
+            f"{', '.join(found)}. ExportedDecoder.generate chooses the largest of the logits as they are, so that its "
+            "tokens may be others",
+            GreedyWarning,
             stacklevel=3,
         )
+
+
+class GreedyWarning(UserWarning):
+    """A model's own `generate()` searches otherwise than the programs do."""
 
 
 def base_prompts(model: Any) -> list[Prompt]:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kvconform.export.errors import NoProgramError
 from kvconform.export.rules import State, rule_named
 
 if TYPE_CHECKING:
     from kvconform.export.decoder import ExportedDecoder
+    from kvconform.export.plan import Plan
 
 __all__ = ["Settings", "generate", "settings_of"]
 
@@ -36,6 +38,7 @@ def settings_of(model: Any) -> Settings:
     """
     config = model.generation_config
     eos = config.eos_token_id
+    eos = eos.tolist() if isinstance(eos, torch.Tensor) else eos
     ends = tuple(eos if isinstance(eos, (list, tuple)) else [] if eos is None else [int(eos)])
     pad = config.pad_token_id
     return Settings(ends, int(pad) if pad is not None else ends[0] if ends else None)
@@ -50,16 +53,20 @@ def generate(
 ) -> torch.Tensor:
     """The loop: prefill, then a decode step a token, until every row has ended. See `ExportedDecoder.generate`."""
     plan, settings = exported.plan, exported.settings
-    prompt_mask = _mask_of(inputs, settings) if attention_mask is None else attention_mask
+    inputs = inputs if inputs.is_floating_point() else inputs.long()
+    prompt_mask = _mask_of(inputs, plan, settings) if attention_mask is None else attention_mask.long()
+    _refuse(plan, inputs, prompt_mask)
     with torch.no_grad():
         state = _begin(exported, inputs, prompt_mask)
         tokens, cache = state.ids, None
         going = torch.ones(inputs.shape[0], dtype=torch.bool, device=inputs.device)
         ends = torch.tensor(settings.eos, dtype=torch.long, device=inputs.device)
         for step in range(max_new_tokens):
-            phase, kind = (plan.decode, "decode") if step else (plan.prefill, "prefill")
+            if step and plan.begins_anew is not None and tokens.shape[1] == plan.begins_anew + 1:
+                state, cache = State(tokens, state.mask, state.prompt_mask, state.encoded), None
+            phase, kind = (plan.prefill, "prefill") if cache is None else (plan.decode, "decode")
             given = {name: rule_named(rule)(state) for name, rule in phase.rules.items()}
-            logits, cache = exported.programs.run(kind, given | ({plan.cache: cache} if step else {}))
+            logits, cache = exported.programs.run(kind, given | ({} if cache is None else {plan.cache: cache}))
             chosen = logits[:, -1].argmax(-1)
             if settings.pad is not None:
                 chosen = torch.where(going, chosen, settings.pad)
@@ -83,12 +90,41 @@ def _begin(exported: ExportedDecoder, inputs: torch.Tensor, prompt_mask: torch.T
     return State(start, prompt_mask.new_ones(start.shape), prompt_mask, encoded)
 
 
-def _mask_of(inputs: torch.Tensor, settings: Settings) -> torch.Tensor:
+def _refuse(plan: Plan, inputs: torch.Tensor, mask: torch.Tensor) -> None:
+    """Refuse a prompt that the programs would answer, and otherwise than the model.
+
+    Raises:
+        NoProgramError: its mask has another shape, is padded on the right, or has padding that no program knows of.
+    """
+    features = inputs.is_floating_point()
+    if not features and inputs.dim() != 2:  # noqa: PLR2004 - batch and tokens
+        raise NoProgramError(f"a prompt has shape (batch, tokens), got {tuple(inputs.shape)}: add the batch, ids[None]")
+    if features:
+        return
+    if mask.shape != inputs.shape:
+        raise NoProgramError(
+            f"the mask has shape {tuple(mask.shape)}, expected that of the prompt, {tuple(inputs.shape)}"
+        )
+    if mask.all():
+        return
+    if not (plan.padded or plan.takes_mask):
+        raise NoProgramError(
+            "the prompt is padded, and these programs were exported from prompts without padding, so that they know no "
+            "mask: give export_decoder prompts of which one is padded on the left, or leave its prompts= out"
+        )
+    if not plan.encoder and not mask[:, -1].all():
+        raise NoProgramError(
+            "the prompt is padded on the right, where generation goes on: pad it on the left "
+            "(tokenizer.padding_side = 'left')"
+        )
+
+
+def _mask_of(inputs: torch.Tensor, plan: Plan, settings: Settings) -> torch.Tensor:
     """The mask that `generate()` makes where none is given: padding is what the padding token is.
 
-    Unless that token may end a row as well, or the inputs are no tokens.
+    Unless that token may end a row as well, the inputs are no tokens, or `generate()` of this model makes none.
     """
     ones = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
-    if inputs.is_floating_point() or settings.pad is None or settings.pad in settings.eos:
+    if inputs.is_floating_point() or not plan.infers_mask or settings.pad is None or settings.pad in settings.eos:
         return ones
     return inputs.ne(settings.pad).long()

@@ -45,6 +45,11 @@ class Plan:
         decode: the calls after it.
         start: of an encoder-decoder the tokens that its decoder begins with, else ().
         encoder: of an encoder-decoder the arguments of the encoder that are tensors, else ().
+        padded: whether prompts with padding were watched. Where none was, `generate()` of 5.x gives no mask.
+        infers_mask: whether `generate()` takes padding for padding where no mask is given (encoder-decoders of 5.x do
+            not).
+        begins_anew: the length past which `generate()` drops the cache and computes all tokens again, because the
+            positions have other frequencies there (longrope of Phi-3); None where it never does.
         encoded: of an encoder-decoder what its encoder returns: the class as `module:name`. A mixture of experts reads
             the logits of its routers there (Switch Transformers, NLLB-MoE), which other outputs have no field for.
     """
@@ -56,7 +61,15 @@ class Plan:
     decode: Phase
     start: tuple[int, ...] = ()
     encoder: tuple[str, ...] = ()
+    padded: bool = True
+    infers_mask: bool = True
+    begins_anew: int | None = None
     encoded: str = "transformers.modeling_outputs:BaseModelOutput"
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether the programs have the mask as an input."""
+        return bool({"mask", "prompt mask"} & {*self.prefill.rules.values()})
 
     def encoded_as(self, hidden: torch.Tensor) -> Any:
         """The hidden state, of shape (batch, length, width), as the encoder's output that the decoder is given."""
@@ -88,6 +101,7 @@ def learn(watched: list[Watched]) -> Plan:
         decode=_phase(steps, cache),
         start=() if encoder is None else tuple(first.inputs[ids][0].tolist()),
         encoder=() if encoder is None else tuple(_tensors(encoder)),
+        padded=any(_is_padded(one) for one in watched),
         encoded=_class_of(first.inputs.get("encoder_outputs")) or Plan.encoded,
     )
 
@@ -115,6 +129,11 @@ def state_of(watched: Watched, at: int, ids: str) -> State:
         )
     more = prompt_mask.new_ones((tokens.shape[0], length - begun.shape[1]))
     return State(tokens, torch.cat([begun, more], dim=1), prompt_mask, _encoded(call))
+
+
+def _is_padded(watched: Watched) -> bool:
+    mask = watched.prompt.get("attention_mask")
+    return mask is not None and not bool(mask.all())
 
 
 def _class_of(output: Any) -> str:

@@ -37,7 +37,7 @@ class Leaf:
 
     def __str__(self) -> str:
         shape = ", ".join(_size_text(size) for size in self.sizes)
-        return f"{self.name} ({shape})" if self.dtype else self.name
+        return f"{self.name} {self.dtype}({shape})" if self.dtype else self.name
 
 
 class Refusal(Exception):  # noqa: N818 - caught by the caller, which tries the next program

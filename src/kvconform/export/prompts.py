@@ -8,7 +8,7 @@ import torch
 
 from kvconform.export.errors import WatchError
 
-__all__ = ["make_prompt", "text_config", "text_part", "windows"]
+__all__ = ["make_prompt", "switch", "text_config", "text_part", "windows"]
 
 
 def text_config(model: Any) -> Any:
@@ -23,6 +23,10 @@ def text_part(config: Any) -> Any:
     """
     part = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
     return part if hasattr(part, "vocab_size") else getattr(part, "decoder", part)
+
+
+_TWO_FREQUENCIES = ("longrope", "su")
+"""What scales positions by short factors up to a length and by long ones past it; "su" is its name until 4.43."""
 
 
 def make_prompt(model: Any, batch: int, length: int, *, padding: int = 0, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -66,6 +70,19 @@ def windows(model: Any) -> list[int]:
     config = text_config(model)
     found = {getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")}
     return sorted(size for size in found if isinstance(size, int) and size > 0)
+
+
+def switch(model: Any) -> int | None:
+    """The length past which positions have other frequencies; None where the configuration asks for no such scaling.
+
+    Phi-3 drops its cache there and computes every token again. Whether a model does is seen by
+    `kvconform.export.watch.begins_anew`.
+    """
+    config, name = text_config(model), "original_max_position_embeddings"
+    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    size = getattr(config, name, None) or scaling.get(name)
+    kind = scaling.get("rope_type", scaling.get("type"))
+    return size if kind in _TWO_FREQUENCIES and isinstance(size, int) else None
 
 
 def _frames(model: Any) -> int:

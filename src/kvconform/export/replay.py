@@ -18,6 +18,8 @@ from kvconform.patches import exportable
 
 __all__ = ["replay"]
 
+_KINDS = ("encoder", "prefill", "decode")
+
 
 def replay(model: Any, path: str | Path) -> str:
     """Export the step whose inputs a file holds.
@@ -34,7 +36,7 @@ def replay(model: Any, path: str | Path) -> str:
         ExportError: it does not export.
     """
     saved = load_inputs(path)
-    if not isinstance(saved, dict) or set(saved) != {"kind", "inputs"}:
+    if not isinstance(saved, dict) or set(saved) != {"kind", "inputs"} or saved["kind"] not in _KINDS:
         raise SavedInputsError(f"{path} holds no inputs of a step: give the file that an error of export_decoder named")
     with exportable(), torch.no_grad():
         first = [watch(model, prompt) for prompt in base_prompts(model)]

@@ -20,6 +20,7 @@ import torch
 from torch.utils import _pytree as py_pytree
 
 from kvconform import probes
+from kvconform.export.bundle import is_bundle
 from kvconform.export.cover import Programs
 from kvconform.export.decoder import ExportedDecoder
 from kvconform.export.errors import ExportError
@@ -117,6 +118,8 @@ def _converted(
     write: Callable[[Program, Path], None],
     load: Callable[[Program, Path], Call],
 ) -> ExportedDecoder:
+    if is_bundle(folder):
+        raise ExportError(f"{folder} is a bundle, whose programs have the names of these files: give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     made: list[Program] = []
     for program in exported.programs.all:

@@ -51,7 +51,12 @@ def save_inputs(tree: Any, path: str | Path) -> Path:
     path = Path(path)
     tensors: dict[int, torch.Tensor] = {}
     with register.register_flattening_functions():
-        structure = _encoded(tree, "the tree", tensors)
+        try:
+            structure = _encoded(tree, "the tree", tensors)
+        except RecursionError as error:
+            raise SavedInputsError("the tree holds itself, or is nested too deeply: save its parts") from error
+    if not path.parent.is_dir() or path.is_dir():
+        raise SavedInputsError(f"{path} cannot be written: give a file in a folder that exists")
     text = json.dumps({"schema": SCHEMA, "tree": structure}, allow_nan=False)
     named = {f"t{index}": tensor for index, tensor in enumerate(tensors.values())}
     (onnx_file if path.suffix == ".onnx" else tensor_file).write(path, named, {_KEY: text})
@@ -92,6 +97,8 @@ def _encoded(value: Any, where: str, tensors: dict[int, torch.Tensor]) -> Any:
             raise SavedInputsError(
                 f"{where} is a {type(value).__name__} of layout {value.layout}: only plain tensors are saved"
             )
+        if value.is_meta:
+            raise SavedInputsError(f"{where} is a tensor on the device meta, which has no elements to save")
         tensors.setdefault(id(value), value)
         return {"tensor": list(tensors).index(id(value))}
     if isinstance(value, _PLAIN):

@@ -18,9 +18,10 @@ from typing import Any
 
 from kvconform import probes
 from kvconform.errors import KVConformError
+from kvconform.export import bundle
 from kvconform.export.compare import Difference
-from kvconform.export.decoder import ExportedDecoder, export_decoder
-from kvconform.export.errors import SavedInputsError, TinyConfigError
+from kvconform.export.decoder import ExportedDecoder, GreedyWarning, export_decoder
+from kvconform.export.errors import BundleError, SavedInputsError, TinyConfigError
 from kvconform.export.prompts import make_prompt
 from kvconform.export.replay import replay
 from kvconform.export.steps import compare_steps
@@ -92,24 +93,29 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.tokens < 1:
         parser.error("--tokens: give 1 or more")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         try:
+            if options.save:
+                bundle.refuse(Path(options.save))
             model = _model(options.model)
             if options.inputs:
                 return _told(replay(model, options.inputs), EQUAL)
-            return _run(model, options)
-        except (TinyConfigError, SavedInputsError) as error:
+            return _run(model, options, caught)
+        except (TinyConfigError, SavedInputsError, BundleError) as error:
             return _complained(error, USAGE)
         except KVConformError as error:
             return _complained(error, DIFFERS)
 
 
-def _run(model: Any, options: argparse.Namespace) -> int:
+def _run(model: Any, options: argparse.Namespace, caught: list[warnings.WarningMessage]) -> int:
     exported = export_decoder(model, tell=_progress)
     _progress("comparing step by step")
     report = validate(model, exported, options.tokens)
     _progress("")
+    for told in caught:
+        if issubclass(told.category, GreedyWarning):
+            sys.stderr.write(f"note: {told.message}\n")
     text = json.dumps(report.to_json(), indent=2, allow_nan=False) if options.json else _text(report)
     if report.worst is not None:
         return _told(text, DIFFERS)
@@ -133,8 +139,13 @@ def _model(name: str) -> Any:
         if getattr(config, "num_mel_bins", None):
             family = "AutoModelForSpeechSeq2Seq"
         model = getattr(auto, family).from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise TinyConfigError(f"{name} holds no model that {probes.release()} can load: {error}") from error
+    except Exception as error:
+        # Of safetensors an error of its own, of a checkpoint that does not fit its configuration RuntimeError.
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
+        raise TinyConfigError(
+            f"{name} holds no model that {probes.release()} can load: {text}. With code of its own, load it in Python "
+            "and call kvconform.export.export_decoder(model)"
+        ) from error
     return model.eval().requires_grad_(requires_grad=False)
 
 

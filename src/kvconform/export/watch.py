@@ -18,9 +18,9 @@ import torch
 
 from kvconform import probes
 from kvconform.export.errors import WatchError
-from kvconform.export.prompts import text_config
+from kvconform.export.prompts import make_prompt, text_config
 
-__all__ = ["Call", "Watched", "generation_class", "watch"]
+__all__ = ["Call", "Watched", "begins_anew", "generation_class", "infers_mask", "watch"]
 
 STEPS = 3
 
@@ -123,7 +123,8 @@ def watch(model: Any, prompt: dict[str, torch.Tensor], steps: int = STEPS) -> Wa
         except Exception as error:
             raise WatchError(
                 f"generate() of this {type(model).__name__} fails on {probes.release()} before anything is exported: "
-                f"{type(error).__name__}: {error}. Give a prompt that it takes: export_decoder(model, prompt={{...}})"
+                f"{type(error).__name__}: {error}. Where its generation_config asks for what it cannot do here, change "
+                "that; where it needs other inputs, give two prompts: export_decoder(model, prompts=[{...}, {...}])"
             ) from error
     if len(calls) != steps + 1:
         raise WatchError(
@@ -132,6 +133,28 @@ def watch(model: Any, prompt: dict[str, torch.Tensor], steps: int = STEPS) -> Wa
     return Watched(
         prompt, encoder_calls[0] if encoder_calls else None, tuple(calls), tokens, tuple(dict.fromkeys(processors))
     )
+
+
+def begins_anew(model: Any, length: int) -> bool:
+    """Whether `generate()` drops the cache when it passes this many tokens, and computes all of them again."""
+    watched = watch(model, make_prompt(model, 1, length), steps=1)
+    classes = tuple(probes.cache_classes())
+    return not any(isinstance(value, classes) for value in watched.calls[1].inputs.values())
+
+
+def infers_mask(model: Any, watched: Watched) -> bool:
+    """Whether `generate()` takes the padding token for padding where it is given no mask.
+
+    Decoders do on all releases, encoder-decoders until 4.57: seen by what their encoder is called with.
+    """
+    pad, ids = model.generation_config.pad_token_id, watched.prompt.get("input_ids")
+    if watched.encoder is None or pad is None or ids is None:
+        return True
+    padded = ids.clone()
+    padded[:, 0] = pad
+    called = watch(model, {"input_ids": padded}, steps=1).encoder
+    mask = None if called is None else called.inputs.get("attention_mask")
+    return mask is not None and not bool(mask.all())
 
 
 def _settings(model: Any, steps: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from kvconform.export import tensor_file
 from kvconform.export.dtypes import SAFETENSORS_NAMES
 from kvconform.export.errors import BundleError, SavedInputsError
 
-__all__ = ["Names", "attach", "read", "stand_ins", "together", "write"]
+__all__ = ["Names", "attach", "read", "stand_ins", "stood_in", "together", "write"]
 
 Names = dict[str, str]
 """For each weight of a program, its name in the file."""
@@ -96,6 +96,18 @@ def stand_ins(exported: _Exported, names: Names) -> Iterator[None]:
         yield
     finally:
         exported.state_dict.update(held)
+
+
+def stood_in(exported: _Exported) -> set[str]:
+    """The names for which a loaded program has one element in the place of a whole tensor.
+
+    torch saves of a stretched tensor the storage, so that it is stretched again when it is loaded.
+    """
+    return {
+        name
+        for name, tensor in exported.state_dict.items()
+        if tensor.numel() > 1 and tensor.layout == torch.strided and not any(tensor.stride())
+    }
 
 
 def attach(exported: _Exported, names: Names, tensors: dict[str, torch.Tensor]) -> None:

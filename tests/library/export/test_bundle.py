@@ -1,5 +1,6 @@
 """A bundle: the same tokens after loading, its weights once, and what is refused."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -8,8 +9,9 @@ import zipfile
 import pytest
 import torch
 
+from kvconform.export import runtimes
 from kvconform.export.decoder import load_decoder
-from kvconform.export.errors import BundleError
+from kvconform.export.errors import BundleError, ExportError
 from kvconform.export.prompts import make_prompt
 from kvconform.export.tiny import make_tiny
 
@@ -110,6 +112,30 @@ def test_saving_onto_something_else_is_refused(exported, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("manifest", ['{"name": "a web page"}', "[]", "no JSON", "[" * 100_000])
+def test_a_manifest_of_another_program_is_no_bundle(exported, tmp_path, manifest):
+    mine = {"manifest.json": manifest, "mine.pt2": "mine", "weights.safetensors": "mine"}
+    for name, text in mine.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(BundleError, match="holds something else"):
+        exported.save(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == mine
+
+
+def test_saving_that_fails_leaves_the_bundle_that_was_there(exported, folder):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    settings = {**exported.plan.decode.settings, "how": torch.float32}
+    odd = dataclasses.replace(exported.plan, decode=dataclasses.replace(exported.plan.decode, settings=settings))
+    with pytest.raises(BundleError, match="no manifest can hold"):
+        dataclasses.replace(exported, plan=odd).save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_no_runtime_writes_into_a_bundle(exported, folder):
+    with pytest.raises(ExportError, match="give another folder"):
+        runtimes._converted(exported, folder, ".pt2", None, None)
+
+
 def test_a_bundle_is_replaced_by_the_next(exported, folder):
     (folder / "decode-9.pt2").write_bytes(b"old")
     exported.save(folder)
@@ -121,6 +147,10 @@ def other_weight(document):
     names = document["programs"][1]["weights"]
     norm, embedding = (next(name for name in names if part in name) for part in (".norm.", ".embed_tokens."))
     names[norm] = names[embedding]
+
+
+def unknown_rule(document):
+    document["plan"]["decode"]["rules"]["input_ids"] = "tokens of tomorrow"
 
 
 def unknown_class(document):
@@ -138,7 +168,13 @@ def unknown_class(document):
         (lambda folder: changed_manifest(folder, lambda one: one.pop("plan")), "damaged"),
         (lambda folder: changed_manifest(folder, lambda one: one["programs"][0].update(weights=[1])), "damaged"),
         (lambda folder: changed_manifest(folder, other_weight), "do not fit"),
-        (lambda folder: (folder / "weights.safetensors").unlink(), "weights.safetensors is missing"),
+        (lambda folder: changed_manifest(folder, lambda one: one["programs"][0].pop("weights")), "does not say where"),
+        (lambda folder: changed_manifest(folder, lambda one: one.update(programs=[])), "no prefill or no decode"),
+        (lambda folder: changed_manifest(folder, lambda one: one.update(made_by=None)), "damaged"),
+        (lambda folder: changed_manifest(folder, lambda one: one["settings"].update(eos="no")), "damaged"),
+        (lambda folder: changed_manifest(folder, unknown_rule), "damaged"),
+        (lambda folder: (folder / "manifest.json").write_text("[" * 100_000), "is no manifest"),
+        (lambda folder: (folder / "weights.safetensors").unlink(), "^[^(]*weights.safetensors is missing"),
         (lambda folder: (folder / "weights.safetensors").write_bytes(b"cut"), "holds no weights"),
         (lambda folder: changed_manifest(folder, unknown_class), "cannot make"),
         (lambda folder: (folder / "decode-1.pt2").unlink(), "is missing"),
@@ -153,6 +189,12 @@ def unknown_class(document):
         "part",
         "names",
         "weight",
+        "no names",
+        "no programs",
+        "no origin",
+        "no ends",
+        "no rule",
+        "nested",
         "no weights",
         "cut weights",
         "class",
