@@ -195,8 +195,8 @@ def refuse_full(watched: Watched) -> None:
 
 def _full(cache: Any) -> ExportError:
     return ExportError(
-        f"generate() gives the first step a {type(cache).__name__} of a fixed length; a prefill is exported onto an empty "
-        "cache. Choose a cache that grows: model.generation_config.cache_implementation = None"
+        f"generate() gives the first step a {type(cache).__name__} of a fixed length; a prefill is exported onto an "
+        "empty cache. Choose a cache that grows: model.generation_config.cache_implementation = None"
     )
 
 

@@ -165,7 +165,7 @@ def test_a_failing_export_leaves_its_inputs_and_their_replay(tmp_path, monkeypat
 
 
 def test_what_no_program_takes_is_refused_with_the_reasons(exported):
-    with pytest.raises(NoProgramError, match="no (prefill|decode) program takes these inputs"):
+    with pytest.raises(NoProgramError, match=r"no (prefill|decode) program takes these inputs"):
         exported.generate(torch.ones((2, 1), dtype=torch.int64))
 
 
