@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -131,6 +132,19 @@ def takes_every_step_for_a_prompt(forward: Any) -> Any:
 def takes_every_mask_for_ones(method: Any) -> Any:
     """Padding is not hidden from the states of what is traced."""
     return _always(method, truth=True)
+
+
+@spoils("rope-of-a-length")
+def frequencies_of_short_sequences(forward: Any) -> Any:
+    """What is traced has the frequencies that the model was made with, however long a sequence is."""
+    original = inspect.unwrap(forward)
+
+    @functools.wraps(forward)
+    def wrong(self: Any, x: Any, position_ids: Any, *args: Any, **named: Any) -> Any:
+        called = original if is_traced(x, position_ids) else forward
+        return called(self, x, position_ids, *args, **named)
+
+    return wrong
 
 
 @spoils("masks-too-long")

@@ -26,7 +26,7 @@ from kvconform_conformance.examples.repaired import expect_made_of_any_length, e
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 # A fault is planted in models that are imported.
-for model in ("mixtral", "granitemoe", "jetmoe", "bamba", "bart", "falcon_h1", "lfm2", "mamba"):
+for model in ("llama", "mixtral", "granitemoe", "jetmoe", "bamba", "bart", "falcon_h1", "lfm2", "mamba"):
     if importlib.util.find_spec(f"transformers.models.{model}") is not None:
         importlib.import_module(f"transformers.models.{model}.modeling_{model}")
 NEEDED = [patch.name for patch in patches_needed()]
@@ -42,6 +42,7 @@ NOTICED_BY = {
     "branch-on-mask": "bamba-prefill",
     "convolution-states": "lfm2-prefill",
     "scan-of-tokens": "mamba-prefill",
+    "rope-of-a-length": "llama-dynamic-decode",
     "masks-too-long": "bart, no mask",
     "processor-arguments": "strict, makes a cache",
     "returned-objects": "strict",

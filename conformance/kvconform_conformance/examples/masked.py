@@ -5,6 +5,7 @@ With an attention mask of two dimensions, as `generate` gives one, or with none.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from torch.utils import _pytree as pytree
 from kvconform.checks import shapes
 from kvconform.checks.errors import ExpectationError, expect
 from kvconform.checks.exporting import expect_program_equals_eager, export
-from kvconform.checks.needs import Need
+from kvconform.checks.needs import Need, has
 from kvconform_conformance.examples.models import BY_NAME
 from kvconform_conformance.examples.tiny import TinyModel, chosen_by_model, tokens
 
@@ -187,6 +188,23 @@ PIECES = (
 _LOOP = {"experts_implementation": "eager"}
 
 
+def _scaling(kind: str, **more: Any) -> dict[str, Any]:
+    """The settings of positions that are scaled past seven tokens; since 5.0 they hold their base too."""
+    bases = {"rope_type": kind, "rope_theta": 10000.0} if _NAMES_BASES.met() else {}
+    # "dynamic" is asked for by either name from 4.44 on, longrope of 4.x takes no other key.
+    return {"rope_scaling": {"type": kind, **bases, **more}, "max_position_embeddings": LIMIT}
+
+
+# Some of the prompts are longer than this, and others shorter.
+LIMIT = 7
+_NAMES_BASES = has("transformers.modeling_rope_utils:RotaryEmbeddingConfigMixin")
+_LONGROPE = {
+    **_scaling("longrope", short_factor=[1.0, 1.1, 1.2, 1.3], long_factor=[2.0, 3.0, 4.0, 5.0]),
+    "original_max_position_embeddings": LIMIT,
+    "max_position_embeddings": 4 * LIMIT,
+}
+
+
 def _of(tiny: TinyModel, **more: Any) -> tuple[MaskedExport, MaskedExport]:
     tiny = replace(tiny, settings={**tiny.settings, **more})
     return MaskedExport(tiny, held=False), MaskedExport(tiny, held=True)
@@ -212,6 +230,9 @@ MASKED = (
     *FAMILIES,
     *_of(replace(MIXTRAL, name="mixtral-loop"), sliding_window=None, **_LOOP, **_ONE),
     *(MaskedExport(tiny, held) for tiny in PIECES for held in (False, True)),
+    # Positions whose frequencies depend on the length.
+    *_of(replace(BY_NAME["llama"], name="llama-dynamic"), **_scaling("dynamic", factor=2.0), **_ONE),
+    *_of(replace(BY_NAME["phi3"], name="phi3-longrope"), **_LONGROPE, **_ONE),
     # Convolutions and state spaces.
     MaskedExport(BY_NAME["lfm2"], held=True),
     MaskedExport(BY_NAME["bamba"], held=True, placed=True),
@@ -230,15 +251,18 @@ def expect_exports(asked: MaskedExport) -> None:
     A length that does not grow is the same in all.
     """
     model = asked.tiny.build()
-    module = Masked(asked.tiny, model)
-    given = asked.inputs(model, *EXAMPLE)
-    program = export(module, given, asked.dynamic_shapes(model), where=asked.name)
-    for batch, unseen in UNSEEN:
+    # A model may remember the longest sequence that it has seen (positions that are scaled by length), no program does.
+    new = copy.deepcopy(model)
+    program = export(
+        Masked(asked.tiny, model), asked.inputs(model, *EXAMPLE), asked.dynamic_shapes(model), where=asked.name
+    )
+    # The one that was exported is asked first: it may not have been changed by that.
+    for (batch, unseen), eager in zip(UNSEEN, (model, new), strict=True):
         length = unseen if asked.grows else EXAMPLE[1]
         expect_program_equals_eager(
             program,
-            module,
-            asked.inputs(model, batch, length),
+            Masked(asked.tiny, eager),
+            asked.inputs(eager, batch, length),
             where=f"{asked.name}, batch {batch}, length {length}",
         )
 

@@ -26,7 +26,7 @@ from kvconform.export.errors import NoProgramError, WatchError
 from kvconform.export.greedy import Settings
 from kvconform.export.plan import Plan, learn
 from kvconform.export.prompts import make_prompt, switch, windows
-from kvconform.export.watch import STEPS, Watched, begins_anew, infers_mask, watch
+from kvconform.export.watch import STEPS, Call, Watched, begins_anew, infers_mask, watch
 from kvconform.patches import applied, exportable
 
 __all__ = ["ExportedDecoder", "GreedyWarning", "base_prompts", "export_decoder", "load_decoder"]
@@ -169,13 +169,13 @@ def export_decoder(  # noqa: PLR0913 - each has a default
             # The inputs beside a cache of fixed length follow no rule; that it has one is the reason.
             refuse_full(first[0])
             raise
-        again = switch(model)
+        length = switch(model)
+        again = None if length is None else begins_anew(model, length)
         plan = dataclasses.replace(
-            learnt,
-            infers_mask=infers_mask(model, first[0]),
-            begins_anew=again if again is not None and begins_anew(model, again) else None,
+            learnt, infers_mask=infers_mask(model, first[0]), begins_anew=None if again is None else length
         )
         _warn_of_settings(model, first[0])
+        _warn_of_beginning_anew(model, again, length)
         cover = Cover(model, plan, None if failures is None else Path(failures), report)
         cover.learn(first)
         for watched in first:
@@ -242,6 +242,19 @@ def _warn_of_settings(model: Any, watched: Watched) -> None:
             f"generate() of this {type(model).__name__} does more than greedy search, as its generation config asks: "
             f"{', '.join(found)}. ExportedDecoder.generate chooses the largest of the logits as they are, so that its "
             "tokens may be others",
+            GreedyWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_beginning_anew(model: Any, again: Call | None, length: int | None) -> None:
+    """Say that a model which computes all tokens again does so with the position of one (Phi-3 of 4.x)."""
+    positions = None if again is None else again.inputs.get("cache_position")
+    if positions is not None and len(positions) == 1:
+        warnings.warn(
+            f"generate() of this {type(model).__name__} computes all tokens again when they become more than {length}, "
+            "and is told the position of the last one alone, a fault of this release; the programs are told all "
+            "positions, so that tokens from there on may be others",
             GreedyWarning,
             stacklevel=3,
         )

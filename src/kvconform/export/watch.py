@@ -135,11 +135,14 @@ def watch(model: Any, prompt: dict[str, torch.Tensor], steps: int = STEPS) -> Wa
     )
 
 
-def begins_anew(model: Any, length: int) -> bool:
-    """Whether `generate()` drops the cache when it passes this many tokens, and computes all of them again."""
-    watched = watch(model, make_prompt(model, 1, length), steps=1)
+def begins_anew(model: Any, length: int) -> Call | None:
+    """The call in which `generate()` computes all tokens again, as they are more than `length`; None: there is none.
+
+    It is given no cache then.
+    """
+    again = watch(model, make_prompt(model, 1, length), steps=1).calls[1]
     classes = tuple(probes.cache_classes())
-    return not any(isinstance(value, classes) for value in watched.calls[1].inputs.values())
+    return None if any(isinstance(value, classes) for value in again.inputs.values()) else again
 
 
 def infers_mask(model: Any, watched: Watched) -> bool:

@@ -1,9 +1,12 @@
 """What the programs would answer otherwise than the model is refused, or told, before it is answered."""
 
 import dataclasses
+import warnings
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 
 from kvconform.export import replay, validate
 from kvconform.export.decoder import GreedyWarning, export_decoder
@@ -147,14 +150,17 @@ def test_longrope_is_computed_anew_where_generate_does():
     if model is None:
         pytest.skip("Phi-3 of this release takes no such scaling")
     assert switch(model) == 16
-    try:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         exported = export_decoder(model)
-    except ExportError as error:
-        pytest.skip(f"longrope does not export here: {str(error)[:200]}")
+    faulty = any(issubclass(one.category, GreedyWarning) for one in caught)
+    assert faulty is (Version(transformers.__version__).major < 5)
     for length, padding in ((6, 0), (12, 3), (16, 1), (20, 0)):
         prompt = make_prompt(model, 2, length, padding=padding, seed=length)
         wanted = model.generate(**prompt, do_sample=False, max_new_tokens=14)
-        assert torch.equal(exported.generate(**prompt, max_new_tokens=14), wanted), length
+        found = exported.generate(**prompt, max_new_tokens=14)
+        compared = 17 if faulty and length <= 16 else None
+        assert torch.equal(found[:, :compared], wanted[:, :compared]), length
 
 
 def longrope():
