@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 import torch.utils._pytree as pytree
 
-from kvconform.checks import making, moves, spaces, trees
+from kvconform.checks import builders, making, moves, spaces, trees
 from kvconform.checks.caches import EXAMPLES, Example, examples
 from kvconform.checks.cases import Case
 from kvconform.checks.errors import expect_equal
@@ -50,6 +51,9 @@ def _fake_moved(cache: Any) -> Any:
     return pytree.tree_map_only(torch.Tensor, moved, cache)
 
 
+_OWN_WINDOW = 7
+
+
 @of
 def test_fake_round_trip(registered: object, example: Example) -> None:
     """A cache of fake CUDA tensors comes back on CUDA, unallocated, with the same counters."""
@@ -64,9 +68,12 @@ def test_fake_round_trip(registered: object, example: Example) -> None:
         leaves = pytree.tree_leaves(cache)
         expect_same_cache(restored, cache, "lost on fake CUDA", leaves, example.where)
         expect_same_leaves(pytree.tree_leaves(restored), leaves, "other leaves on fake CUDA", example.where)
-        trees.round_trip(example.build(), example.where)
-    # What a registration makes under the mode is fake, and may not be given to a cache outside of it.
-    expect_whole(example.build(), f"{example.where}, after a fake one")
+    # What a registration makes under the mode is fake, and may not be given to a cache outside of it; nor what it made
+    # before: no other check has caches with this window.
+    with builders.sizes(replace(builders.now(), window=_OWN_WINDOW)):
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            trees.round_trip(example.build(), example.where)
+        expect_whole(example.build(), f"{example.where}, window {_OWN_WINDOW}, after a fake one")
 
 
 @of

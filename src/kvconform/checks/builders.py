@@ -148,6 +148,11 @@ def unfilled(batch: int, length: int, dtype: torch.dtype, device: str, *, make: 
     return lookup("transformers.cache_utils:DynamicCache")(config=make())
 
 
+def sliding_past_the_maximum() -> Any:
+    """A configuration whose window is wider than a preallocated cache is long."""
+    return config(window=now().maximum + 4)
+
+
 def static(  # noqa: PLR0913 - a builder or check of many settings
     batch: int,
     length: int,

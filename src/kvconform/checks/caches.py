@@ -152,6 +152,22 @@ EXAMPLES: tuple[Example, ...] = (
         grows=False,
     ),
     Example(
+        "sliding-window-cache-wide",
+        "SlidingWindowCache of 12, window 16, after 3 tokens",
+        _part(builders.static, name="SlidingWindowCache", make=builders.sliding_past_the_maximum),
+        3,
+        (cache_class("SlidingWindowCache"),),
+        grows=False,
+    ),
+    Example(
+        "hybrid-chunked-cache",
+        "HybridChunkedCache of 12, window 4, after 9 tokens",
+        _part(builders.static, name="HybridChunkedCache", make=builders.sliding),
+        9,
+        (cache_class("HybridChunkedCache"),),
+        grows=False,
+    ),
+    Example(
         "hybrid-cache",
         "HybridCache of 12, window 4, after 3 tokens",
         _part(builders.static, name="HybridCache", make=builders.sliding),

@@ -311,6 +311,13 @@ SWEEPS: tuple[Sweep, ...] = (
         replace(_NARROW, kind="configured", pattern="sliding", window=8),
     ),
     Sweep(
+        "past-window-of-half-precision",
+        "lengths that 8 bits of a number do not hold, of a window of 8",
+        "length",
+        (257, 301, 2049, 4099, 33001),
+        replace(_NARROW, kind="configured", pattern="sliding", window=8, dtype="bfloat16"),
+    ),
+    Sweep(
         "maximum",
         "every maximum length to 70, at 2 tokens",
         "room",
@@ -321,5 +328,8 @@ SWEEPS: tuple[Sweep, ...] = (
         "cross-layers", "every number of layers of a decoder to 26", "layers", _past(26), replace(_NARROW, kind="pair")
     ),
 )
+
+EACH_EXAMPLE = tuple(replace(PLAIN, kind=example.name, length=example.length) for example in EXAMPLES)
+"""One case of each kind of cache."""
 
 BY_NAME = {space.name: space for space in SPACES}

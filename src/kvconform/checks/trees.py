@@ -222,10 +222,12 @@ def _expect_counted_paths(cache: Any, leaves: list[Any], paths: list[str], where
     """
     __tracebackhide__ = True
     places = {id(tensor): path for path, tensor in observe(cache).items() if _is_state(tensor)}
+    attributes = {_attribute_of(place) for place in places.values()}
     found: dict[str, list[tuple[int, int, str]]] = {}
     for leaf, path in zip(leaves, paths, strict=True):
         place = places.get(id(leaf), "")
         _expect_named_alike(place, path, where)
+        _expect_not_named_after(attributes - {_attribute_of(place)}, place, path, where)
         layers, told = _NUMBER.findall(place), _NUMBER.findall(path)
         if len(layers) == 1 and told:
             found.setdefault(_NUMBER.sub("#", place), []).append((int(layers[0]), int(told[-1]), path))
@@ -239,6 +241,23 @@ def _expect_named_alike(place: str, path: str, where: str) -> None:
     for word, another in (("key", "value"), ("value", "key")):
         if word in place and another not in place:
             expect(word in path or another not in path, f"{place} is called {path!r}", where)
+
+
+_ATTRIBUTE = re.compile(r"[A-Za-z_]\w*(?=[^A-Za-z]*$)")
+
+
+def _attribute_of(place: str) -> str:
+    """The last name in a place: of `.layers[0].conv_states[1]` it is `conv_states`."""
+    found = _ATTRIBUTE.search(place)
+    return found[0] if found else ""
+
+
+def _expect_not_named_after(others: set[str], place: str, path: str, where: str) -> None:
+    """Prove that a path does not have the name of another attribute, which holds other tensors of the cache."""
+    __tracebackhide__ = True
+    own = _attribute_of(place)
+    named = [other for other in others if other and other in path and own not in path and own not in other]
+    expect(not named, f"{place} is called {path!r}, after {', '.join(named)}", where)
 
 
 def read_spec(text: str) -> pytree.TreeSpec:
