@@ -98,6 +98,7 @@ def test_tensors_are_what_their_name_says(tensors):
         "parameters": type(keys) is torch.nn.Parameter,
         "own-tensors": type(keys) is OwnTensor,
         "inference": keys.is_inference(),
+        "marked": hasattr(keys, "own_mark"),
     }
     assert holds[tensors]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import pickle
 import re
 from typing import Any
@@ -24,14 +23,13 @@ from kvconform.checks.behave import (
 from kvconform.checks.errors import ExpectationError, expect, expect_equal
 from kvconform.checks.needs import NotApplicableError
 from kvconform.checks.observe import Difference, differences, observe
+from kvconform.checks.paths import expect_counted_paths
 
 # From this many dimensions on a tensor is a layer's state, not a counter, and a round trip must not copy it.
 _STATE_DIMENSIONS = 3
 _SHOWN = 3
 # `.key_cache[1]`, or `._buffers['key_cache_1']` where static caches were modules.
 _LIST_PATH = re.compile(r"(?:\._buffers\[')?\.?(?P<kind>key|value)_cache[\[_](?P<layer>\d+)")
-
-_NUMBER = re.compile(r"\d+")
 
 
 def expect_registered(value: Any, where: str = "") -> None:
@@ -131,6 +129,20 @@ def expect_flattens(value: Any, where: str = "") -> None:
     )
 
 
+def expect_model_output(cache: Any) -> None:
+    """Prove that a model's output with a cache in it comes back whole, and begins with what was set first."""
+    __tracebackhide__ = True
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    expect_registered(cache)
+    expect_flattens(BaseModelOutputWithPast(last_hidden_state=torch.ones(2, 3), past_key_values=cache))
+    late = BaseModelOutputWithPast(past_key_values=cache)
+    late["last_hidden_state"] = torch.ones(2, 3)
+    restored = round_trip(late)
+    expect_equal("the items of a model's output", [*restored], [*late])
+    expect(type(restored[0]) is type(cache), f"a model's output begins with a {type(restored[0]).__name__}")
+
+
 def expect_independent(cache: Any, where: str = "") -> None:
     """Prove that growing the restored cache leaves the original as it was: they share tensors, not lists or layers.
 
@@ -211,53 +223,7 @@ def expect_key_paths(cache: Any, where: str = "") -> None:
     paths = [pytree.keystr(path) for path, _ in named]
     expect(all(paths), "a leaf has an empty path", where)
     expect_equal("the number of different paths", len(set(paths)), len(paths), where)
-    _expect_counted_paths(cache, [leaf for _, leaf in named], paths, where)
-
-
-def _expect_counted_paths(cache: Any, leaves: list[Any], paths: list[str], where: str) -> None:
-    """Prove that the paths of keys and values say so, and that their last number grows from layer to layer.
-
-    Whoever writes dynamic shapes by name means the leaf of that name: layer 10 comes after layer 9. Paths without
-    words or numbers say nothing wrong.
-    """
-    __tracebackhide__ = True
-    places = {id(tensor): path for path, tensor in observe(cache).items() if _is_state(tensor)}
-    attributes = {_attribute_of(place) for place in places.values()}
-    found: dict[str, list[tuple[int, int, str]]] = {}
-    for leaf, path in zip(leaves, paths, strict=True):
-        place = places.get(id(leaf), "")
-        _expect_named_alike(place, path, where)
-        _expect_not_named_after(attributes - {_attribute_of(place)}, place, path, where)
-        layers, told = _NUMBER.findall(place), _NUMBER.findall(path)
-        if len(layers) == 1 and told:
-            found.setdefault(_NUMBER.sub("#", place), []).append((int(layers[0]), int(told[-1]), path))
-    for kind, held in found.items():
-        for (_, before, first), (_, after, second) in itertools.pairwise(sorted(held)):
-            expect(before < after, f"{second!r} follows {first!r}, expected a larger number [paths of {kind}]", where)
-
-
-def _expect_named_alike(place: str, path: str, where: str) -> None:
-    __tracebackhide__ = True
-    for word, another in (("key", "value"), ("value", "key")):
-        if word in place and another not in place:
-            expect(word in path or another not in path, f"{place} is called {path!r}", where)
-
-
-_ATTRIBUTE = re.compile(r"[A-Za-z_]\w*(?=[^A-Za-z]*$)")
-
-
-def _attribute_of(place: str) -> str:
-    """The last name in a place: of `.layers[0].conv_states[1]` it is `conv_states`."""
-    found = _ATTRIBUTE.search(place)
-    return found[0] if found else ""
-
-
-def _expect_not_named_after(others: set[str], place: str, path: str, where: str) -> None:
-    """Prove that a path does not have the name of another attribute, which holds other tensors of the cache."""
-    __tracebackhide__ = True
-    own = _attribute_of(place)
-    named = [other for other in others if other and other in path and own not in path and own not in other]
-    expect(not named, f"{place} is called {path!r}, after {', '.join(named)}", where)
+    expect_counted_paths(cache, [leaf for _, leaf in named], paths, where)
 
 
 def read_spec(text: str) -> pytree.TreeSpec:

@@ -167,6 +167,8 @@ def load(folder: Path) -> Loaded:
         if not {"prefill", "decode"} <= {program.kind for program in programs}:
             raise ValueError("it names no prefill or no decode program")  # noqa: TRY301 - told with the file below
         _attach(folder, programs, document)
+        for program, entry in zip(programs, document["programs"], strict=True):
+            _refuse_unasked(program, folder / Path(entry["file"]).name, made_by)
         return (
             Plan(**{**plan, **phases, **tuples}),
             Programs(programs),
@@ -236,6 +238,24 @@ def _program(folder: Path, entry: dict[str, Any], origin: dict[str, str]) -> Pro
     if program.spec != spec:
         raise BundleError(f"{path} takes another structure than {MANIFEST} says: save the bundle again")
     return program
+
+
+def _refuse_unasked(program: Program, path: Path, origin: dict[str, str]) -> None:
+    """Refuse a program whose conditions on its inputs raise here: torch 2.9 cannot ask those on a counter of 2.15.
+
+    The inputs that it was exported with meet them.
+    """
+    conditions = program.conditions()
+    inputs = program.exported.example_inputs
+    if conditions is None or inputs is None:
+        return
+    try:
+        conditions(*py_pytree.tree_leaves(inputs))
+    except Exception as error:
+        raise BundleError(
+            f"{path} has conditions that {probes.release()} cannot ask: {type(error).__name__}: {error}. "
+            f"It was written with {origin.get('release')}: load it there, or export again here"
+        ) from error
 
 
 def _structure(entry: dict[str, Any], path: Path, origin: dict[str, str]) -> Any:

@@ -86,6 +86,12 @@ class Program:
         flat, spec = py_pytree.tree_flatten(((), {name: inputs[name] for name in self.names}))
         return bool(spec == self.spec) and all(leaf.takes(value) for leaf, value in zip(self.leaves, flat, strict=True))
 
+    def conditions(self) -> Any:
+        """What torch.export found to hold for the inputs, as a module; None where torch checks sizes only."""
+        if self._module is None:
+            self._module = self.exported.module()
+        return getattr(self._module, "_guards_fn", None)
+
     def run(self, inputs: dict[str, Any]) -> Any:
         """What the program gives.
 

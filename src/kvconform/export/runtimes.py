@@ -45,12 +45,6 @@ class CompiledProgram(Program):
     path: Path = Path()
     call: Call = lambda _: []
 
-    def conditions(self) -> Any:
-        """What torch.export found to hold for the inputs, as a module; None where torch checks sizes only."""
-        if self._module is None:
-            self._module = self.exported.module()
-        return getattr(self._module, "_guards_fn", None)
-
     def run(self, inputs: dict[str, Any]) -> Any:
         """What the program gives.
 

@@ -12,6 +12,7 @@ import torch
 from kvconform.export import runtimes
 from kvconform.export.decoder import load_decoder
 from kvconform.export.errors import BundleError, ExportError
+from kvconform.export.program import Program
 from kvconform.export.prompts import make_prompt
 from kvconform.export.tiny import make_tiny
 
@@ -129,6 +130,17 @@ def test_saving_that_fails_leaves_the_bundle_that_was_there(exported, folder):
     with pytest.raises(BundleError, match="no manifest can hold"):
         dataclasses.replace(exported, plan=odd).save(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_conditions_that_cannot_be_asked_are_told_when_a_bundle_is_loaded(folder, monkeypatch):
+    """As those of torch 2.15 on a counter, with torch 2.9."""
+
+    def conditions(*_):
+        raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
+
+    monkeypatch.setattr(Program, "conditions", lambda _: conditions)
+    with pytest.raises(BundleError, match="cannot ask: RuntimeError: Boolean value"):
+        load_decoder(folder)
 
 
 def test_no_runtime_writes_into_a_bundle(exported, folder):
