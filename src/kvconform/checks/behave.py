@@ -74,7 +74,9 @@ def _window(cache: Any, layer: int) -> int | None:
     sliding = cache.__dict__.get("is_sliding")
     if sliding is None or not bool(sliding[layer]):
         return None
-    return int(cache.key_cache[layer].shape[2])
+    # HybridChunkedCache of 4.51 to 4.53 makes a layer's tensors at its first update.
+    held = cache.key_cache[layer : layer + 1]
+    return int(held[0].shape[2]) if held else int(cache.sliding_window)
 
 
 def crop(cache: Any, length: int, remove: int) -> Any:
