@@ -14,7 +14,7 @@ from kvconform.export.errors import WatchError
 from kvconform.export.rules import State
 from kvconform.export.watch import Call, Watched
 
-__all__ = ["Phase", "Plan", "learn", "state_of", "step_inputs"]
+__all__ = ["Phase", "Plan", "is_prefill", "learn", "state_of", "step_inputs"]
 
 # What the tokens of a step are called: by encoder-decoders, and by everything else.
 _IDS = ("decoder_input_ids", "input_ids")
@@ -114,7 +114,7 @@ def state_of(watched: Watched, at: int, ids: str) -> State:
     """
     call = watched.calls[at]
     tokens = call.inputs[ids]
-    seen = 0 if at == 0 else watched.calls[0].inputs[ids].shape[1] + at - 1
+    seen = 0 if is_prefill(watched, at, ids) else watched.calls[0].inputs[ids].shape[1] + at - 1
     source = next(iter(watched.prompt.values()))
     prompt_mask = watched.prompt.get("attention_mask")
     if prompt_mask is None:
@@ -134,6 +134,11 @@ def state_of(watched: Watched, at: int, ids: str) -> State:
 def _is_padded(watched: Watched) -> bool:
     mask = watched.prompt.get("attention_mask")
     return mask is not None and not bool(mask.all())
+
+
+def is_prefill(watched: Watched, at: int, ids: str) -> bool:
+    """Whether a call is given all tokens: the first one, and one that begins anew."""
+    return at == 0 or watched.calls[at].inputs[ids].shape[1] == watched.calls[0].inputs[ids].shape[1] + at
 
 
 def _class_of(output: Any) -> str:
@@ -189,7 +194,7 @@ def step_inputs(plan: Plan, watched: Watched, at: int) -> dict[str, Any]:
     Slices of longer tensors are made whole: torch.export would put their strides into the program's conditions.
     """
     state = state_of(watched, at, plan.ids)
-    phase = plan.decode if at else plan.prefill
+    phase = plan.prefill if is_prefill(watched, at, plan.ids) else plan.decode
     given: dict[str, Any] = {name: rules.rule_named(rule)(state).contiguous() for name, rule in phase.rules.items()}
     leaves, spec = py_pytree.tree_flatten(watched.calls[at].inputs.get(plan.cache))
     whole = [leaf.contiguous() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]

@@ -10,7 +10,7 @@ import torch
 from kvconform.export.compare import Difference, difference
 from kvconform.export.cover import step_name
 from kvconform.export.decoder import ExportedDecoder
-from kvconform.export.plan import step_inputs
+from kvconform.export.plan import is_prefill, step_inputs
 from kvconform.export.watch import watch
 
 __all__ = ["compare_steps"]
@@ -44,13 +44,14 @@ def compare_steps(
         yield difference(f"encoder, batch {watched.batch}", (encoded, None), (expected, None))
     cache = None
     for at, call in enumerate(watched.calls):
-        kind, phase = ("decode", plan.decode) if at else ("prefill", plan.prefill)
+        whole = is_prefill(watched, at, plan.ids)
+        kind, phase = ("prefill", plan.prefill) if whole else ("decode", plan.decode)
         # Entered anew for each step: nothing stays registered while a caller looks at a difference.
         with exported.within(), torch.no_grad():
             inputs = step_inputs(plan, watched, at)
             del inputs[plan.cache]
             inputs |= {name: encoded for name, rule in phase.rules.items() if rule == "encoded"}
-            logits, cache = programs.run(kind, inputs | ({plan.cache: cache} if at else {}))
+            logits, cache = programs.run(kind, inputs | ({} if whole else {plan.cache: cache}))
             one = difference(
                 step_name(watched, plan, at), (logits, cache), (call.outputs.logits, getattr(call.outputs, plan.cache))
             )
