@@ -88,3 +88,11 @@ def test_other_types_are_left_to_the_model():
     with exportable():
         program = torch.export.export(module, given_for(2, 6), strict=False).module()
     assert all(map(torch.equal, program(*given_for(2, 6)), module(*given_for(2, 6))))
+
+
+def test_dynamo_follows_the_model_s_own_code():
+    module = Positions(embedding("dynamic"))
+    module.rotary.rope_type = "default"
+    with exportable():
+        compiled = torch.compile(module, backend="eager", fullgraph=True)
+        assert all(map(torch.equal, compiled(*given_for(2, 6)), module(*given_for(2, 6))))

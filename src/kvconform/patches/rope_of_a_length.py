@@ -71,10 +71,13 @@ def _without_branch(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def forward(self: Any, x: torch.Tensor, position_ids: torch.Tensor, *rest: Any, **named: Any) -> Any:
+        # Dynamo of torch 2.5 follows this function, and would stumble over what comes after.
+        if torch.compiler.is_dynamo_compiling() or not is_traced(x, position_ids):
+            return original(self, x, position_ids, *rest, **named)
         layer = named.get("layer_type", rest[0] if rest else None)
         asked = self.rope_type if layer is None else self.rope_type[layer]
         kind = next((one for one in kinds if one in asked), None)
-        if kind is None or torch.compiler.is_dynamo_compiling() or not is_traced(x, position_ids):
+        if kind is None:
             return original(self, x, position_ids, *rest, **named)
         length = torch.max(position_ids) + 1
         found = (_longrope if kind == "longrope" else _dynamic)(self, asked, layer, length, x.device)
