@@ -9,7 +9,7 @@ import torch
 
 from mutants.generated.wiring import owners, wire
 from mutants.plant import mutant
-from mutants.tools import on_result, on_values
+from mutants.tools import layers_of, on_result, on_values
 
 
 @mutant
@@ -142,5 +142,20 @@ def device_of_the_keys() -> None:
             keys = vars(owner).get("keys")
             if isinstance(keys, torch.Tensor) and "device" in vars(owner):
                 owner.device = keys.device
+
+    wire(unflatten=on_result(change))
+
+
+@mutant
+def window_made_in_the_first_mode() -> None:
+    """The tensor of a window is made once and kept: under a fake mode it is fake, and stays so."""
+    made: dict[Any, torch.Tensor] = {}
+
+    def change(cache: Any) -> None:
+        for layer in layers_of(cache):
+            held = vars(layer).get("_sliding_window_tensor")
+            if isinstance(held, torch.Tensor):
+                key = (layer.sliding_window, held.device.type, held.device.index)
+                layer._sliding_window_tensor = made.setdefault(key, held.clone())
 
     wire(unflatten=on_result(change))

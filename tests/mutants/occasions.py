@@ -335,18 +335,3 @@ def class_by_its_name() -> None:
 
         if first is not cls:
             wire(unflatten=on_result(back), classes=[cls])
-
-
-@mutant
-def window_made_in_the_first_mode() -> None:
-    """The tensor of a window is made once and kept: under a fake mode it is fake, and stays so."""
-    made: dict[Any, torch.Tensor] = {}
-
-    def change(cache: Any) -> None:
-        for layer in layers_of(cache):
-            held = vars(layer).get("_sliding_window_tensor")
-            if isinstance(held, torch.Tensor):
-                key = (layer.sliding_window, held.device.type, held.device.index)
-                layer._sliding_window_tensor = made.setdefault(key, held.clone())
-
-    wire(unflatten=on_result(change))

@@ -38,11 +38,12 @@ if TYPE_CHECKING:
 
 __all__ = ["is_bundle", "load", "made_by", "refuse", "save"]
 
-SCHEMA = 2
-READABLE = (1, 2)
-"""Schema 1 had the weights in each program."""
+SCHEMA = 3
+READABLE = (1, 2, 3)
+"""Schema 1 had the weights in each program; 2 knew nothing of padding that is refused, and no plan that begins anew."""
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
+_SAVING = ".saving-"
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORCE_NOT = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 # Members of a .pt2 file that torch unpickles without asking the safe unpickler.
@@ -68,9 +69,11 @@ def save(exported: ExportedDecoder, folder: Path, *, share_weights: bool) -> Pat
     """
     refuse(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for unfinished in folder.glob(f"{_SAVING}*"):
+        shutil.rmtree(unfinished)
     own = uuid.uuid4().hex
     # Beside what is there, which stays until all of the new one is written.
-    beside = folder / f".saving-{own}"
+    beside = folder / f"{_SAVING}{own}"
     beside.mkdir()
     try:
         _write(exported, beside, own, share_weights=share_weights)
@@ -84,12 +87,13 @@ def save(exported: ExportedDecoder, folder: Path, *, share_weights: bool) -> Pat
 
 
 def refuse(folder: Path) -> None:
-    """Refuse a folder that holds something which is no bundle.
+    """Refuse a folder that holds something which is no bundle, nor what is left of saving one.
 
     Raises:
         BundleError: it does.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not is_bundle(folder)):
+    held = [one for one in folder.iterdir() if not one.name.startswith(_SAVING)] if folder.is_dir() else []
+    if folder.is_file() or (held and not is_bundle(folder)):
         raise BundleError(f"{folder} holds something else: give a new or an empty folder")
 
 
@@ -249,9 +253,10 @@ def _refuse_unasked(program: Program, path: Path, origin: dict[str, str]) -> Non
     inputs = program.exported.example_inputs
     if conditions is None or inputs is None:
         return
+    leaves = py_pytree.tree_leaves(inputs)
     try:
-        conditions(*py_pytree.tree_leaves(inputs))
-    except Exception as error:
+        conditions(*leaves)
+    except Exception as error:  # code that another torch generated: AttributeError and RuntimeError were seen
         raise BundleError(
             f"{path} has conditions that {probes.release()} cannot ask: {type(error).__name__}: {error}. "
             f"It was written with {origin.get('release')}: load it there, or export again here"

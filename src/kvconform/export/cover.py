@@ -18,7 +18,7 @@ from kvconform.export.compare import Difference, difference
 from kvconform.export.errors import ExportError, NoProgramError, WatchError
 from kvconform.export.exporting import Moves, export_step, moving
 from kvconform.export.modules import EncoderModule, StepModule
-from kvconform.export.plan import Plan, step_inputs
+from kvconform.export.plan import Plan, is_prefill, step_inputs
 from kvconform.export.program import Program, Refusal
 from kvconform.export.watch import Call, Watched
 
@@ -113,11 +113,23 @@ class Cover:
             expected = watched.encoder.outputs.last_hidden_state
             self._judge(difference(f"encoder, batch {watched.batch}", (found, None), (expected, None)))
         # The last step first: torch.export makes a size of 1 a constant, which a cache may have after one token.
-        # A call that begins anew is a prefill of all tokens, which generations of that length are asked for.
-        steps = [at for at in range(len(watched.calls) - 1, 0, -1) if self.plan.cache in watched.calls[at].inputs]
-        found_last_first = [self._compared(watched, at, grow=grow) for at in (0, *steps)]
+        found_last_first = [self._compared(watched, at, grow=grow) for at in (0, *self._steps(watched)[::-1])]
         for found in sorted(found_last_first, key=lambda one: one[0]):
             self._judge(found[1])
+
+    def _steps(self, watched: Watched) -> list[int]:
+        """The calls that are decode steps. One that begins anew is a prefill, as those of longer prompts are.
+
+        Raises:
+            WatchError: a call begins anew, and the plan knows nothing of that.
+        """
+        anew = [at for at in range(1, len(watched.calls)) if is_prefill(watched, at, self.plan.ids)]
+        if anew and self.plan.begins_anew is None:
+            raise WatchError(
+                f"generate() of this {type(self.model).__name__} computes all tokens again at step {anew[0]}, which "
+                "no decode program does: export its steps with torch.export.export and exportable()"
+            )
+        return [at for at in range(1, len(watched.calls)) if at not in anew]
 
     def _compared(self, watched: Watched, at: int, *, grow: bool) -> tuple[int, Difference]:
         """The answer to one call of a generation beside the model's own."""

@@ -216,10 +216,8 @@ def _refuse(model: Any, prompts: list[Prompt] | None, lengths: list[int] | None)
         raise ValueError("give prompts or lengths: prompts have lengths of their own")
     if prompts is not None and len(prompts) < _PROMPTS:
         raise ValueError(f"give two prompts or more, of other batch sizes and lengths, got {len(prompts)}")
-    numbers = lengths if isinstance(lengths, (list, tuple)) else [lengths]
-    if lengths is not None and (
-        numbers is not lengths or not numbers or not all(isinstance(one, int) and one > 0 for one in numbers)
-    ):
+    listed = isinstance(lengths, (list, tuple)) and bool(lengths)
+    if lengths is not None and not (listed and all(isinstance(one, int) and one > 0 for one in lengths)):
         raise ValueError(f"lengths are a list of numbers of tokens, one or more, got {lengths!r}")
 
 

@@ -46,8 +46,8 @@ class Plan:
         start: of an encoder-decoder the tokens that its decoder begins with, else ().
         encoder: of an encoder-decoder the arguments of the encoder that are tensors, else ().
         padded: whether prompts with padding were watched. Where none was, `generate()` of 5.x gives no mask.
-        infers_mask: whether `generate()` takes padding for padding where no mask is given (encoder-decoders of 5.x do
-            not).
+        infers_mask: whether `generate()` takes padding for padding where no mask is given. Encoder-decoders of 4.57 do,
+            those of 5.23 do not.
         begins_anew: the length past which `generate()` drops the cache and computes all tokens again, because the
             positions have other frequencies there (longrope of Phi-3); None where it never does.
         encoded: of an encoder-decoder what its encoder returns: the class as `module:name`. A mixture of experts reads

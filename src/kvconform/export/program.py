@@ -74,7 +74,7 @@ class Program:
 
     def _structures(self) -> tuple[Any, Any]:
         if self._specs is None:
-            # torch makes a class each time that it is asked for these, which took a sixth of a compiled step.
+            # torch makes a class each time that it is asked for these, which shows in the time of a compiled step.
             both = self.exported.call_spec
             self._specs = (both.in_spec, both.out_spec)
         return self._specs

@@ -25,10 +25,6 @@ def text_part(config: Any) -> Any:
     return part if hasattr(part, "vocab_size") else getattr(part, "decoder", part)
 
 
-_TWO_FREQUENCIES = ("longrope", "su")
-"""What scales positions by short factors up to a length and by long ones past it; "su" is its name until 4.43."""
-
-
 def make_prompt(model: Any, batch: int, length: int, *, padding: int = 0, seed: int = 0) -> dict[str, torch.Tensor]:
     """Random tokens, none of them special, or random features for a model of speech.
 
@@ -73,7 +69,7 @@ def windows(model: Any) -> list[int]:
 
 
 def switch(model: Any) -> int | None:
-    """The length past which positions have other frequencies; None where the configuration asks for no such scaling.
+    """The length past which positions have other frequencies (longrope); None where there is none.
 
     Phi-3 drops its cache there and computes every token again. Whether a model does is seen by
     `kvconform.export.watch.begins_anew`.
@@ -82,7 +78,7 @@ def switch(model: Any) -> int | None:
     scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     size = getattr(config, name, None) or scaling.get(name)
     kind = scaling.get("rope_type", scaling.get("type"))
-    return size if kind in _TWO_FREQUENCIES and isinstance(size, int) else None
+    return size if kind == "longrope" and isinstance(size, int) else None
 
 
 def _frames(model: Any) -> int:

@@ -139,14 +139,20 @@ def _model(name: str) -> Any:
         if getattr(config, "num_mel_bins", None):
             family = "AutoModelForSpeechSeq2Seq"
         model = getattr(auto, family).from_pretrained(name, local_files_only=True)
-    except Exception as error:
-        # Of safetensors an error of its own, of a checkpoint that does not fit its configuration RuntimeError.
+    except (OSError, ValueError, RuntimeError, _damaged()) as error:
+        # RuntimeError is that of a checkpoint which does not fit its configuration.
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
         raise TinyConfigError(
             f"{name} holds no model that {probes.release()} can load: {text}. With code of its own, load it in Python "
             "and call kvconform.export.export_decoder(model)"
         ) from error
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def _damaged() -> type[Exception]:
+    """What safetensors raises for a damaged file, which is no subclass of another error."""
+    error: type[Exception] = importlib.import_module("safetensors").SafetensorError
+    return error
 
 
 def _plain(value: float) -> float | str:

@@ -148,7 +148,7 @@ def begins_anew(model: Any, length: int) -> Call | None:
 def infers_mask(model: Any, watched: Watched) -> bool:
     """Whether `generate()` takes the padding token for padding where it is given no mask.
 
-    Decoders do on all releases, encoder-decoders until 4.57: seen by what their encoder is called with.
+    Decoders do. Encoder-decoders do on some releases: it is seen by what their encoder is called with.
     """
     pad, ids = model.generation_config.pad_token_id, watched.prompt.get("input_ids")
     if watched.encoder is None or pad is None or ids is None:

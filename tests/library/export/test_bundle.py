@@ -9,7 +9,7 @@ import zipfile
 import pytest
 import torch
 
-from kvconform.export import runtimes
+from kvconform.export import bundle, runtimes
 from kvconform.export.decoder import load_decoder
 from kvconform.export.errors import BundleError, ExportError
 from kvconform.export.program import Program
@@ -90,7 +90,7 @@ def test_a_bundle_of_the_first_schema_is_read(exported, tmp_path):
 
 def test_the_manifest_says_what_is_in_the_folder(folder):
     document = json.loads((folder / "manifest.json").read_text())
-    assert document["schema"] == 2
+    assert document["schema"] == bundle.SCHEMA
     assert torch.__version__ in document["made_by"]["release"]
     assert {entry["file"] for entry in document["programs"]} == {path.name for path in folder.glob("*.pt2")}
     decode = next(entry for entry in document["programs"] if entry["kind"] == "decode")
@@ -121,6 +121,14 @@ def test_a_manifest_of_another_program_is_no_bundle(exported, tmp_path, manifest
     with pytest.raises(BundleError, match="holds something else"):
         exported.save(tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == mine
+
+
+def test_what_is_left_of_a_save_that_was_killed_is_cleared(exported, folder, tmp_path):
+    for place in (folder, tmp_path / "new"):
+        (place / ".saving-of-another-time").mkdir(parents=True)
+        exported.save(place)
+        assert not list(place.glob(".saving-*"))
+        load_decoder(place)
 
 
 def test_saving_that_fails_leaves_the_bundle_that_was_there(exported, folder):

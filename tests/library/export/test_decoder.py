@@ -33,7 +33,7 @@ def test_tokens_are_those_of_generate(model, exported, batch, length, padding):
 
 
 def test_torch_is_asked_once_for_the_structure_of_a_program(exported, monkeypatch):
-    """It makes a class each time, which took a sixth of a compiled step."""
+    """It makes a class each time, which shows in the time of a compiled step."""
     asked = []
     original = torch.export.ExportedProgram.call_spec
     counted = property(lambda self: asked.append(self) or original.fget(self))

@@ -9,12 +9,14 @@ import transformers
 from packaging.version import Version
 
 from kvconform.export import replay, validate
+from kvconform.export.cover import Cover
 from kvconform.export.decoder import GreedyWarning, export_decoder
 from kvconform.export.errors import ExportError, NoProgramError, SavedInputsError, WatchError
 from kvconform.export.prompts import make_prompt, switch
 from kvconform.export.saved import save_inputs
 from kvconform.export.steps import compare_steps
 from kvconform.export.tiny import make_tiny
+from kvconform.export.watch import Call, Watched
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -144,6 +146,17 @@ def test_inputs_of_an_unknown_step_are_refused(model, tmp_path):
     path = save_inputs({"kind": "tomorrow", "inputs": {}}, tmp_path / "inputs.safetensors")
     with pytest.raises(SavedInputsError, match="no inputs of a step"):
         replay.replay(model, path)
+
+
+def test_a_call_that_begins_anew_for_no_known_reason_is_refused(model, exported):
+    """A step that no program can answer is never left out of the comparison without a word."""
+    sizes = ((2, 6), (2, 1), (2, 8))
+    calls = tuple(Call({"input_ids": torch.ones(size, dtype=torch.long)}, None) for size in sizes)
+    watched = Watched({"input_ids": calls[0].inputs["input_ids"]}, None, calls, torch.ones(2, 9))
+    with pytest.raises(WatchError, match="computes all tokens again at step 2"):
+        Cover(model, exported.plan)._steps(watched)
+    known = dataclasses.replace(exported.plan, begins_anew=7)
+    assert Cover(model, known)._steps(watched) == [1]
 
 
 def test_longrope_is_computed_anew_where_generate_does():
