@@ -290,7 +290,9 @@ def test_spec_batch(registered: object, example: Example) -> None:
 
 
 def _promised(name: str) -> list[Case]:
-    """Cases of few layers, which take less time; three where all have many."""
+    """Cases of few layers, which take less time; three where all have many. Of the examples, each."""
+    if name == "examples":
+        return [*spaces.EACH_EXAMPLE]
     drawn = spaces.BY_NAME[name].some(40, tensors="plain")
     return [case for case in drawn if case.layers < 14][:15] or drawn[:3]
 

@@ -77,7 +77,8 @@ def cache_class(name: str) -> type | None:
     """The class called `name` in transformers.cache_utils, or None where the release has none."""
     # A plain table: what strict export meets in a cached answer first, it cannot guard on when it meets it again.
     if name not in _CLASSES:
-        found = getattr(transformers_cache_utils(), name, None)
+        # What the module has, not what it makes: 4.54 and 4.55, asked for MambaCache, define another class each time.
+        found = vars(transformers_cache_utils()).get(name)
         _CLASSES[name] = found if isinstance(found, type) else None
     return _CLASSES[name]
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+import torch.utils._pytree as pytree
 
-from kvconform import build, probes, view
+from kvconform import build, probes, register_flattening_functions, view
 from kvconform.errors import CacheStructureError
 
 
@@ -54,6 +55,31 @@ def test_an_encoder_decoder_cache_shows_both_sides():
     read = view.view_of(cache)
     assert read.lengths == (3, 3)
     assert read.inner[1].lengths == (5, 5)
+
+
+def test_a_mamba_cache_holds_the_states_and_is_a_node_or_the_error_says_what_there_is_instead():
+    given = [(torch.randn(2, 6, 4), torch.randn(2, 6, 5)) for _ in range(3)]
+    if probes.model_class("mamba", "MambaCache") is None:
+        with pytest.raises(CacheStructureError, match="LinearAttentionLayer"):
+            build.make_mamba_cache(given)
+        return
+    cache = build.make_mamba_cache(given)
+    assert all(torch.equal(cache.conv_states[index], conv) for index, (conv, _) in enumerate(given))
+    assert all(torch.equal(cache.ssm_states[index], state) for index, (_, state) in enumerate(given))
+    with register_flattening_functions():
+        leaves, spec = pytree.tree_flatten(cache)
+        assert leaves
+        assert not any(leaf is cache for leaf in leaves)
+        assert type(pytree.tree_unflatten(leaves, spec)) is type(cache)
+
+
+def test_a_class_that_a_module_makes_when_it_is_asked_is_none_of_its_classes(monkeypatch):
+    module = probes.transformers_cache_utils()
+    monkeypatch.setattr(module, "__getattr__", lambda name: type(name, (), {}), raising=False)
+    monkeypatch.setattr(probes, "_CLASSES", {})
+    assert isinstance(module.MadeWhenAsked, type)
+    assert probes.cache_class("MadeWhenAsked") is None
+    assert probes.cache_class("DynamicCache") is module.DynamicCache
 
 
 def test_a_hybrid_cache_alternates():

@@ -11,11 +11,20 @@ import enum
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
 SCALARS = (type(None), bool, int, float, str, bytes, torch.dtype, torch.device, torch.Size, torch.layout, enum.Enum)
+
+
+# The states of a MambaCache have no heads; counters and positions have fewer dimensions.
+_STATE_DIMENSIONS = 3
+
+
+def is_state(value: Any) -> TypeGuard[torch.Tensor]:
+    """Whether this is a tensor of states (keys, values, what else a layer remembers), which no round trip may copy."""
+    return isinstance(value, torch.Tensor) and value.dim() >= _STATE_DIMENSIONS
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,10 @@ import itertools
 import re
 from typing import Any
 
-import torch
-
 from kvconform.checks.errors import expect
-from kvconform.checks.observe import observe
+from kvconform.checks.observe import is_state, observe
 
 _NUMBER = re.compile(r"\d+")
-_STATE_DIMENSIONS = 3
 
 
 def expect_counted_paths(cache: Any, leaves: list[Any], paths: list[str], where: str) -> None:
@@ -22,8 +19,7 @@ def expect_counted_paths(cache: Any, leaves: list[Any], paths: list[str], where:
     words or numbers say nothing wrong.
     """
     __tracebackhide__ = True
-    states = [(path, atom) for path, atom in observe(cache).items() if isinstance(atom, torch.Tensor)]
-    places = {id(tensor): path for path, tensor in states if tensor.dim() >= _STATE_DIMENSIONS}
+    places = {id(atom): path for path, atom in observe(cache).items() if is_state(atom)}
     attributes = {_attribute_of(place) for place in places.values()}
     found: dict[str, list[tuple[int, int, str]]] = {}
     for leaf, path in zip(leaves, paths, strict=True):

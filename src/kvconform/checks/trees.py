@@ -22,14 +22,13 @@ from kvconform.checks.behave import (
 )
 from kvconform.checks.errors import ExpectationError, expect, expect_equal
 from kvconform.checks.needs import NotApplicableError
-from kvconform.checks.observe import Difference, differences, observe
+from kvconform.checks.observe import Difference, differences, is_state, observe
 from kvconform.checks.paths import expect_counted_paths
 
 # From this many dimensions on a tensor is a layer's state, not a counter, and a round trip must not copy it.
-_STATE_DIMENSIONS = 3
 _SHOWN = 3
 # `.key_cache[1]`, or `._buffers['key_cache_1']` where static caches were modules.
-_LIST_PATH = re.compile(r"(?:\._buffers\[')?\.?(?P<kind>key|value)_cache[\[_](?P<layer>\d+)")
+_LIST_PATH = re.compile(r"(?:\._buffers\['|\.)(?P<kind>key|value)_cache[\[_](?P<layer>\d+)")
 
 
 def expect_registered(value: Any, where: str = "") -> None:
@@ -71,7 +70,7 @@ def expect_round_trip(cache: Any, where: str = "") -> Any:
     original = observe(cache)
     expect_no_differences(differences(observe(restored), original), "lost in a round trip", where)
     for path, tensor in observe(restored).items():
-        if isinstance(tensor, torch.Tensor) and tensor.dim() >= _STATE_DIMENSIONS:
+        if is_state(tensor):
             expect(tensor is original[path], f"{path} is a copy, expected the same tensor", where)
     again, spec_again = pytree.tree_flatten(restored)
     expect(spec_again == spec, f"the spec of the restored cache is {spec_again}, expected {spec}", where)
@@ -170,11 +169,9 @@ def expect_leaves_in_order(cache: Any, where: str = "") -> None:
     """
     __tracebackhide__ = True
     expect_registered(cache, where)
-    names = {id(tensor): path for path, tensor in observe(cache).items() if _is_state(tensor)}
+    names = {id(tensor): path for path, tensor in observe(cache).items() if is_state(tensor)}
     got = [
-        names.get(id(leaf), "a tensor that is not in the cache")
-        for leaf in pytree.tree_leaves(cache)
-        if _is_state(leaf)
+        names.get(id(leaf), "a tensor that is not in the cache") for leaf in pytree.tree_leaves(cache) if is_state(leaf)
     ]
     expect_equal("the order of the leaves", got, _expected_order(cache), where)
 
@@ -184,25 +181,20 @@ def _one_more(tensor: torch.Tensor) -> torch.Tensor:
     return (tensor.float() + 1).to(tensor.dtype) if tensor.element_size() == 1 else tensor + 1
 
 
-def _is_state(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.dim() >= _STATE_DIMENSIONS
-
-
 def _expected_order(cache: Any) -> list[str]:
-    """Paths of the states: layer by layer, keys before values, the self-attention part first."""
-    paths = [path for path, tensor in observe(cache).items() if _is_state(tensor)]
-    found = {path: _LIST_PATH.search(path) for path in paths}
-    if not all(found.values()):
-        return paths
-    parts = list(dict.fromkeys(path[: match.start()] for path, match in found.items() if match))
+    """Paths of the states: layer by layer, keys before values, what else there is as it is held; the first part first.
 
-    def rank(path: str) -> tuple[int, int, bool]:
-        match = found[path]
-        return (
-            (parts.index(path[: match.start()]), int(match["layer"]), match["kind"] == "value")
-            if match
-            else (0, 0, False)
-        )
+    Until 4.53 a quantized cache has lists of its own beside those of keys and values.
+    """
+    paths = [path for path, tensor in observe(cache).items() if is_state(tensor)]
+    found = {path: match for path in paths if (match := _LIST_PATH.search(path))}
+    parts = list(dict.fromkeys(path[: match.start()] for path, match in found.items()))
+
+    def rank(path: str) -> tuple[int, bool, int, bool]:
+        match = found.get(path)
+        if match is None:
+            return max((index for index, part in enumerate(parts) if path.startswith(part)), default=0), True, 0, True
+        return parts.index(path[: match.start()]), False, int(match["layer"]), match["kind"] == "value"
 
     return sorted(paths, key=rank)
 
@@ -304,9 +296,9 @@ def expect_tree_map(cache: Any, where: str = "") -> None:
     __tracebackhide__ = True
     expect_registered(cache, where)
     before = copy.deepcopy(cache)
-    mapped = pytree.tree_map(lambda leaf: _one_more(leaf) if _is_state(leaf) else leaf, cache)
+    mapped = pytree.tree_map(lambda leaf: _one_more(leaf) if is_state(leaf) else leaf, cache)
     expect_no_differences(differences(observe(cache), observe(before)), "tree_map changed the original", where)
-    expected = {path: _one_more(atom) if _is_state(atom) else atom for path, atom in observe(before).items()}
+    expected = {path: _one_more(atom) if is_state(atom) else atom for path, atom in observe(before).items()}
     expect_no_differences(differences(observe(mapped), expected), "wrong after tree_map", where)
 
 
@@ -320,5 +312,5 @@ def expect_leaf_types(cache: Any, where: str = "") -> None:
     )
     expect_equal("leaves of other types than tensor and int", strange, [], where)
     held = {id(leaf) for leaf in leaves}
-    hidden = [path for path, tensor in observe(cache).items() if _is_state(tensor) and id(tensor) not in held]
+    hidden = [path for path, tensor in observe(cache).items() if is_state(tensor) and id(tensor) not in held]
     expect_equal("tensors that are no leaves", hidden, [], where)

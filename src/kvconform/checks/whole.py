@@ -15,10 +15,8 @@ import torch
 import torch.utils._pytree as pytree
 
 from kvconform.checks.errors import ExpectationError, expect
-from kvconform.checks.observe import SCALARS, differences, observe, same
+from kvconform.checks.observe import SCALARS, differences, is_state, observe, same
 from kvconform.checks.trees import expect_no_differences, expect_registered
-
-_STATE_DIMENSIONS = 3
 
 
 def agree(got: Any, expected: Any, leaves: frozenset[int] | set[int] = frozenset()) -> bool:
@@ -57,7 +55,7 @@ class _Pairs:
     def _tensors(self, got: torch.Tensor, expected: torch.Tensor) -> bool:
         if got is expected:
             return True
-        if self.leaves and (expected.dim() >= _STATE_DIMENSIONS or id(expected) in self.leaves):
+        if self.leaves and (is_state(expected) or id(expected) in self.leaves):
             return False
         if expected.dim():
             if id(expected) in self.of_expected or id(got) in self.of_got:
@@ -101,7 +99,7 @@ def expect_same_cache(got: Any, expected: Any, what: str, leaves: Iterable[Any] 
     seen, wanted = observe(got), observe(expected)
     expect_no_differences(differences(seen, wanted), what, where)
     for path, tensor in wanted.items():
-        if isinstance(tensor, torch.Tensor) and held and (tensor.dim() >= _STATE_DIMENSIONS or id(tensor) in held):
+        if held and isinstance(tensor, torch.Tensor) and (is_state(tensor) or id(tensor) in held):
             expect(seen[path] is tensor, f"{what}: {path} is a copy, expected the same tensor", where)
     for path, tensor in wanted.items():
         if isinstance(tensor, torch.Tensor):
