@@ -148,6 +148,11 @@ def test_after_an_error(registered: object) -> None:
         expect_for_all(spaces.BY_NAME[name].some(20), flight.expect_whole_after_an_error)
 
 
+def test_as_it_was(registered: object) -> None:
+    """A spec stays that of the cache as it was, and rebuilds it so, however the cache is changed afterwards."""
+    expect_for_all([*spaces.EACH_EXAMPLE, *spaces.BY_NAME["attributes"].some(30)], flight.expect_as_it_was)
+
+
 def test_copies(registered: object) -> None:
     """Copies of a restored cache, shallow, deep and by pickle, are what copies of the original are."""
     expect_for_all(spaces.BY_NAME["anything"].some(40, tensors="plain"), flight.expect_copies)

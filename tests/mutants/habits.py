@@ -159,3 +159,35 @@ def window_made_in_the_first_mode() -> None:
                 layer._sliding_window_tensor = made.setdefault(key, held.clone())
 
     wire(unflatten=on_result(change))
+
+
+@mutant
+def attributes_read_when_it_is_rebuilt() -> None:
+    """The context refers to the cache, whose attributes are read when another is rebuilt, as long as it is there."""
+
+    class Referring(list[Any]):
+        live: Any = None
+
+        def __reduce__(self) -> Any:
+            return list, ([*self],)
+
+    def flat(flatten: Any) -> Any:
+        def changed(cache: Any) -> Any:
+            leaves, context = flatten(cache)
+            context = Referring(context)
+            context.live = weakref.ref(cache)
+            return leaves, context
+
+        return changed
+
+    def built(unflatten: Any) -> Any:
+        def changed(values: Any, context: Any) -> Any:
+            cache = unflatten(values, context)
+            live = context.live() if isinstance(context, Referring) else None
+            if live is not None:
+                vars(cache).update({name: value for name, value in vars(live).items() if isinstance(value, (int, str))})
+            return cache
+
+        return changed
+
+    wire(flatten=flat, unflatten=built)

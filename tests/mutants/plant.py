@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 
 from kvconform.checks.registry import registry_snapshot, restore_registry
 from mutants.tools import classes, rewire
@@ -22,21 +24,27 @@ def kvconform_context() -> Any:
     return register_flattening_functions(patch_transformers=True)
 
 
+@contextlib.contextmanager
+def changed(change: Callable[[], None]) -> Iterator[None]:
+    """kvconform's registration, then ``change``; what was changed is undone exactly, and nothing else.
+
+    Whatever is registered while it is in force stays, as it does with the right registration: else every change, and
+    no change, would be noticed by that.
+    """
+    with kvconform_context():
+        inside = registry_snapshot()
+        change()
+        planted = {*pytree.SUPPORTED_NODES}
+        try:
+            yield
+        finally:
+            restore_registry(inside, keep={*pytree.SUPPORTED_NODES} - planted)
+
+
 def mutant(change: Callable[[], None]) -> Callable[[], Any]:
-    """Plant a subject: kvconform's registration, then ``change``; everything is undone exactly."""
-
-    @contextlib.contextmanager
-    def subject() -> Iterator[None]:
-        with kvconform_context():
-            inside = registry_snapshot()
-            change()
-            try:
-                yield
-            finally:
-                restore_registry(inside)
-
-    MUTANTS[change.__name__] = subject
-    return subject
+    """Plant a subject: kvconform's registration, then ``change``."""
+    MUTANTS[change.__name__] = functools.partial(changed, change)
+    return MUTANTS[change.__name__]
 
 
 def whole(subject: Callable[[], Any]) -> Callable[[], Any]:

@@ -115,7 +115,7 @@ def answers(cache: Any) -> dict[str, Any]:
     for name in _PROPERTIES:
         if hasattr(type(cache), name) or name in cache.__dict__:
             _ask(found, name, lambda name=name: getattr(cache, name))  # type: ignore[misc]
-    for name, change in _changes(cache, layers).items():
+    for name, change in operations(cache).items():
         _ask_changed(found, name, cache, change)
     return found
 
@@ -128,8 +128,9 @@ def mask_sizes(cache: Any, tokens: int, layer: int) -> Any:
     return _plain(cache.get_mask_sizes(torch.arange(start, start + tokens), layer))
 
 
-def _changes(cache: Any, layers: int) -> dict[str, Callable[[Any], Any]]:
-    """What is done to a copy, by name; the copy is then read whole."""
+def operations(cache: Any) -> dict[str, Callable[[Any], Any]]:
+    """Everything that can be done to such a cache, by name: each is given a copy of it, or the cache itself."""
+    layers = layer_count(cache)
     keys = first_tensor(cache)
     batch, heads, width = (keys.shape[0], keys.shape[1], keys.shape[-1]) if keys is not None else (2, 2, 8)
     options = {"dtype": keys.dtype, "device": keys.device} if keys is not None else {}
@@ -164,7 +165,7 @@ def changed_copies(cache: Any) -> Iterator[tuple[str, Any]]:
     Nothing is cropped where there is less: a count of tokens is negative then on some releases.
     """
     short = layer_count(cache) == 0 or _length(cache) <= _CROPPED
-    for name, change in _changes(cache, layer_count(cache)).items():
+    for name, change in operations(cache).items():
         if short and name.startswith("crop"):
             continue
         copied = copy.deepcopy(cache)

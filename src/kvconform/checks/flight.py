@@ -18,6 +18,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from kvconform.checks import making
+from kvconform.checks.behave import operations
 from kvconform.checks.cases import Case
 from kvconform.checks.errors import ExpectationError, expect, expect_equal
 from kvconform.checks.needs import NotApplicableError
@@ -72,24 +73,24 @@ def expect_nothing_shared(one: Any, other: Any, what: str, where: str = "") -> N
     """Prove that two caches have no list, mapping or object in common, only tensors: a change of one is its own."""
     __tracebackhide__ = True
     held = _changeable(other)
-    common = [name for key, name in _changeable(one).items() if key in held]
+    common = [name for key, (name, _) in _changeable(one).items() if key in held]
     expect(not common, f"{what} share {', '.join(common[:3])}, expected nothing but tensors in common", where)
 
 
-def _changeable(value: Any) -> dict[int, str]:
-    """Every object that can be changed in place, tensors aside, by its id."""
-    found: dict[int, str] = {}
+def _changeable(value: Any) -> dict[int, tuple[str, Any]]:
+    """Every object that can be changed in place, tensors aside, with where it is, by its id."""
+    found: dict[int, tuple[str, Any]] = {}
     _collect(value, type(value).__name__, found)
     return found
 
 
-def _collect(value: Any, name: str, found: dict[int, str]) -> None:
+def _collect(value: Any, name: str, found: dict[int, tuple[str, Any]]) -> None:
     if isinstance(value, (*SCALARS, type, torch.Tensor, torch.Stream)) or id(value) in found:
         return
     if callable(value) and hasattr(value, "__qualname__"):
         return
     if not isinstance(value, (tuple, frozenset)):
-        found[id(value)] = name
+        found[id(value)] = name, value
     parts: dict[str, Any] = dict(getattr(value, "__dict__", {}))
     if isinstance(value, dict):
         parts |= {f"[{key!r}]": part for key, part in value.items()}
@@ -218,6 +219,40 @@ def expect_whole_after_an_error(case: Case) -> None:
     with contextlib.suppress(Exception):
         node.unflatten_fn([*children][:-1], context)
     expect_whole(cache, f"{case}, after an error")
+
+
+def expect_as_it_was(case: Case) -> None:
+    """Prove that a spec is of the cache as it was when it was flattened, whatever is done to the cache afterwards.
+
+    An exported program keeps the spec of the cache that it was exported with; the caller goes on with that cache. A
+    second cache, made alike, tells what the spec was and holds the leaves as they were.
+    """
+    __tracebackhide__ = True
+    cache, alike = making.build(case), making.build(case)
+    expect_registered(cache, str(case))
+    spec = pytree.tree_flatten(cache)[1]
+    leaves, expected = pytree.tree_flatten(alike)
+    for name, change in (("each operation", _operate), ("all that it holds set anew", _spoil)):
+        change(cache)
+        where = f"changed after it was flattened: {name}"
+        expect(spec == expected, f"the spec has become {spec}, expected {expected}", where)
+        expect_same_cache(pytree.tree_unflatten(leaves, spec), alike, "no longer what was flattened", leaves, where)
+
+
+def _operate(cache: Any) -> None:
+    """Do everything to a cache that its release can do to it."""
+    for change in operations(cache).values():
+        with contextlib.suppress(Exception):
+            change(cache)
+
+
+def _spoil(cache: Any) -> None:
+    """Empty every list and mapping of a cache, and set each attribute of each object in it to another value."""
+    for _, held in [*_changeable(cache).values()]:
+        if hasattr(held, "__dict__"):
+            vars(held).update(dict.fromkeys(vars(held), "changed"))
+        if isinstance(held, (list, dict, set)):
+            held.clear()
 
 
 def expect_across_threads(case: Case) -> None:

@@ -10,6 +10,7 @@ optree's C++ registry where it is loaded, and `torch.serialization`'s safe globa
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,14 +72,16 @@ def expect_registry_unchanged(before: RegistrySnapshot, where: str = "", *, safe
         raise ExpectationError(f"pytree tables differ, expected no difference: {shown}{f' [{where}]' if where else ''}")
 
 
-def restore_registry(snapshot: RegistrySnapshot, *, keep_model_outputs: bool = True) -> RegistrySnapshot:
-    """Put every table back and return what is in force now.
+def restore_registry(
+    snapshot: RegistrySnapshot, *, keep_model_outputs: bool = True, keep: Iterable[type] = ()
+) -> RegistrySnapshot:
+    """Put every table back, but for the entries of classes in `keep`, and return what is in force now.
 
     ModelOutput classes register themselves when a modelling module is imported, once a process: dropping them would
     break every
     later use of that module, so new ones are kept and belong to the returned snapshot.
     """
-    kept = _new_model_outputs(snapshot) if keep_model_outputs else set()
+    kept = {*keep, *(_new_model_outputs(snapshot) if keep_model_outputs else ())}
     for module, attribute in _TABLES:
         before = snapshot.tables.get(f"{module}.{attribute}")
         if before is not None:

@@ -12,15 +12,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kvconform.checks.registry import registry_snapshot, restore_registry
 from kvconform_conformance.runner.subjects import Subject
-from mutants.plant import kvconform_context
+from mutants.plant import changed
 
 
 @dataclass(frozen=True)
@@ -34,18 +33,8 @@ class Mutant:
     @property
     def subject(self) -> Subject:
         """The subject to put to the suite."""
-        return Subject(self.name, self.context or self._changed)
-
-    @contextlib.contextmanager
-    def _changed(self) -> Iterator[None]:
-        with kvconform_context():
-            inside = registry_snapshot()
-            assert self.change is not None
-            self.change()
-            try:
-                yield
-            finally:
-                restore_registry(inside)
+        assert self.context is not None or self.change is not None
+        return Subject(self.name, self.context or functools.partial(changed, self.change))
 
 
 def require_forks() -> None:

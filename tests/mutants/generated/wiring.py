@@ -16,10 +16,10 @@ Unflatten = Callable[[Any, Any], Any]
 
 
 def cache_classes() -> list[type]:
-    """Every cache class that is registered now: transformers' and the user's own."""
+    """Every cache class that is registered now: transformers' and the user's own, caches by name alone among them."""
     base = lookup("transformers.cache_utils:Cache")
-    alone = [lookup(f"transformers.cache_utils:{name}") for name in ("EncoderDecoderCache",)]
-    found = [cls for cls in pytree.SUPPORTED_NODES if isinstance(cls, type) and (issubclass(cls, base) or cls in alone)]
+    found = [cls for cls in pytree.SUPPORTED_NODES if isinstance(cls, type)]
+    found = [cls for cls in found if issubclass(cls, base) or cls.__name__.endswith("Cache")]
     return sorted(found, key=lambda cls: (cls.__module__, cls.__qualname__))
 
 
