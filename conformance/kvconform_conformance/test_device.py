@@ -51,7 +51,7 @@ def _fake_moved(cache: Any) -> Any:
     return pytree.tree_map_only(torch.Tensor, moved, cache)
 
 
-_OWN_WINDOW = 7
+_OWN_WINDOW = 7919
 
 
 @of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections import OrderedDict
@@ -145,6 +146,17 @@ def test_nested_exception(subject: Subject) -> None:
         trees.expect_flattens(cache, "after the inner context, which an exception left")
         expect_registry_unchanged(inside, "after an exception left the inner context", safe_globals=False)
     expect_registry_unchanged(before, "after the outer context", safe_globals=False)
+
+
+def test_overlapping(subject: Subject) -> None:
+    """Two contexts that overlap, as those of two threads: what the second registered stays when the first is left."""
+    before = registry_snapshot()
+    cache = _cache()
+    with contextlib.ExitStack() as second:
+        with subject.activate():
+            second.enter_context(subject.activate())
+        trees.expect_flattens(cache, "after the context that was entered first, inside the second")
+    expect_registry_unchanged(before, "after both contexts", safe_globals=False)
 
 
 def test_repeated(subject: Subject) -> None:

@@ -57,6 +57,16 @@ def swallows_exceptions() -> Iterator[None]:
 
 
 @whole
+def undone_to_what_was_before() -> Iterator[None]:
+    """Leaving puts back what was there on entering, though another context may have been entered in between."""
+    before = registry_snapshot()
+    with kvconform_context():
+        planted = {*pytree.SUPPORTED_NODES}
+        yield
+    restore_registry(before, keep={*pytree.SUPPORTED_NODES} - planted)
+
+
+@whole
 def inner_undoes_outer() -> Iterator[None]:
     """Leaving an inner context unregisters everything."""
     before = registry_snapshot()
