@@ -301,6 +301,12 @@ def test_spec_batch(registered: object, example: Example) -> None:
         trees.expect_spec_constant_over_batch(example.build(), example.build(batch=batch), example.where)
 
 
+def test_spec_in_any_order(registered: object) -> None:
+    """The spec is the same in whichever order the attributes of a cache and its layers were set."""
+    drawn = spaces.BY_NAME["attributes"].some(20)
+    expect_for_all([*spaces.EACH_EXAMPLE, *drawn], specs.expect_spec_in_any_order)
+
+
 def _promised(name: str) -> list[Case]:
     """Cases of few layers, which take less time; three where all have many. Of the examples, each."""
     if name == "examples":

@@ -191,3 +191,19 @@ def attributes_read_when_it_is_rebuilt() -> None:
         return changed
 
     wire(flatten=flat, unflatten=built)
+
+
+@mutant
+def attributes_in_the_order_they_were_set() -> None:
+    """The context has the attributes of a cache in the order of its mapping, so that equal caches differ in it."""
+
+    def wrap(flatten: Any) -> Any:
+        def changed(cache: Any) -> Any:
+            leaves, context = flatten(cache)
+            places = {f"#{name}": place for place, name in enumerate(vars(cache))}
+            ordered = sorted(context, key=lambda entry: places.get(str(entry).partition("=")[0], -1))
+            return leaves, ordered
+
+        return changed
+
+    wire(flatten=wrap)

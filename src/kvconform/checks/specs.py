@@ -13,8 +13,10 @@ import torch.utils._pytree as pytree
 
 from kvconform.checks import making, trees
 from kvconform.checks.cases import PLAIN, Case
+from kvconform.checks.each import owners
 from kvconform.checks.errors import expect
 from kvconform.checks.needs import NotApplicableError
+from kvconform.checks.observe import same
 from kvconform.checks.trees import expect_registered
 from kvconform.checks.whole import expect_same_cache, tensors_of
 
@@ -148,6 +150,25 @@ def expect_same_spec_every_time(enter: Callable[[], AbstractContextManager[Any]]
             expect(again == spec, f"the spec is {again} when the context is entered again, expected {spec}", str(case))
             restored = pytree.tree_unflatten(leaves, spec)
             expect_same_cache(restored, cache, "lost by a spec of the context before", leaves, str(case))
+
+
+def expect_spec_in_any_order(case: Case) -> None:
+    """Prove that the spec, and the order of the leaves, do not tell in which order the attributes were set.
+
+    An operation may set one anew, and a program that was exported before it would refuse the cache.
+    """
+    __tracebackhide__ = True
+    cache, other = making.build(case), making.build(case)
+    for owner in owners(other):
+        state = dict(reversed(vars(owner).items()))
+        vars(owner).clear()
+        vars(owner).update(state)
+    expect_registered(cache, str(case))
+    leaves, expected = pytree.tree_flatten(cache)
+    others, spec = pytree.tree_flatten(other)
+    expect(spec == expected, f"with attributes set in another order the spec is {spec}, expected {expected}")
+    differing = [index for index, pair in enumerate(zip(leaves, others, strict=True)) if not same(*pair)]
+    expect(not differing, f"with attributes set in another order leaf {differing[:1]} is another one")
 
 
 def expect_late_class_stays(enter: Callable[[], AbstractContextManager[Any]]) -> None:
