@@ -112,6 +112,14 @@ def test_own_class(subject: Subject) -> None:
             expect_for_all(spaces.BY_NAME["attributes"].some(40, owner=owner), _expect_whole)
 
 
+def test_own_slots(subject: Subject) -> None:
+    """What a cache of the user's class keeps in slots comes back, or is refused by an error that names the class."""
+    slotted = each.with_slots()
+    with subject.activate():
+        for where, cache in slotted:
+            each.expect_own_slots(cache, where)
+
+
 def test_own_class_promises(subject: Subject) -> None:
     """What a node promises (order, paths, JSON, torch.fx, `tree_map`) holds for the user's own subclasses too."""
     making.own_classes()

@@ -7,19 +7,40 @@ from typing import Any
 import torch
 
 from kvconform import probes
+from kvconform.errors import UnknownLayerError
 
-__all__ = ["attributes", "in_order", "same"]
+__all__ = ["attributes", "in_mapping", "in_order", "in_slots", "same"]
 
 _MODULE_INTERNALS = frozenset(vars(torch.nn.Module()))
 
 
 def attributes(obj: Any) -> dict[str, Any]:
-    """What an instance remembers, without the machinery of torch.nn.Module (Cache was a Module until 4.49)."""
+    """What an instance remembers.
+
+    Raises:
+        UnknownLayerError: it keeps something in a slot, which is no attribute here and would be lost.
+    """
+    held = in_slots(obj)
+    if held:
+        raise UnknownLayerError(
+            f"{type(obj).__name__} keeps {', '.join(held)} in slots, beside its attributes ({probes.release()}): leave "
+            f"out __slots__, or describe the class with kvconform.register_cache_adapter({type(obj).__name__}, ...)"
+        )
+    return in_mapping(obj)
+
+
+def in_mapping(obj: Any) -> dict[str, Any]:
+    """What `vars` tells, without the machinery of torch.nn.Module (Cache was a Module until 4.49)."""
     state: dict[str, Any] = vars(obj)
     if not isinstance(obj, torch.nn.Module):
         return state
     own = {k: v for k, v in state.items() if k not in _MODULE_INTERNALS}
     return {**own, **obj._buffers, **obj._modules}
+
+
+def in_slots(obj: Any) -> list[str]:
+    """The slots of an object that hold something."""
+    return [name for name in probes.slots(type(obj)) if hasattr(obj, name)]
 
 
 def in_order(state: dict[str, Any], cls: type) -> list[tuple[str, Any]]:

@@ -66,6 +66,7 @@ class CacheModel:
             in 4.54 and 4.55; None where it has no such list.
         keeps_arguments: whether it keeps the arguments with which its layers were made (4.54 and 4.55).
         keeps_compileable: whether it keeps `is_compileable` of its decoder's cache (EncoderDecoderCache, 4.49 to 4.55).
+        slotted: whether a class of the user's keeps something in slots.
     """
 
     defaults: dict[str, Any] = field(default_factory=dict)
@@ -73,6 +74,7 @@ class CacheModel:
     unused: list[Any] | None = None
     keeps_arguments: bool = False
     keeps_compileable: bool = False
+    slotted: bool = False
 
 
 LAYERS: dict[type, LayerModel] = {}

@@ -11,7 +11,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import MemberDescriptorType, ModuleType
 from typing import Any, TypeVar, cast
 
 import torch
@@ -271,6 +271,15 @@ def dynamo_lists_attributes() -> bool:
     """
     variables = importlib.import_module("torch._dynamo.variables.misc")
     return not hasattr(variables.GetAttrVariable, "get_forwarded_dict")
+
+
+@constant
+def slots(cls: type) -> tuple[str, ...]:
+    """The names that a class and its bases keep in slots (`__slots__`), beside the mapping of each object."""
+    bases = [base for base in cls.__mro__ if base.__module__ != "builtins"]
+    return tuple(
+        name for base in bases for name, value in vars(base).items() if isinstance(value, MemberDescriptorType)
+    )
 
 
 @constant

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from kvconform import probes
+from kvconform.attributes import in_slots
 from kvconform.errors import CacheStructureError, UnknownLayerError
 from kvconform.pytree import TENSOR_LIKE
 
@@ -108,7 +109,7 @@ class Writer:
         reduces: Any = type(value).__reduce_ex__
         # Functions and modules have attributes too, which do not describe them.
         builtin = type(value).__module__ == "builtins"
-        if builtin or reduces is not object.__reduce_ex__ or not hasattr(value, "__dict__"):
+        if builtin or reduces is not object.__reduce_ex__ or not hasattr(value, "__dict__") or in_slots(value):
             return self._refuse(path, value)
         state = {k: self.write(f"{path}.{k}", v, suffix) for k, v in vars(value).items()}
         return {"object": _reference(type(value)), "state": state}

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from kvconform.checks.observe import in_slots
 from mutants.generated.wiring import owners, wire
 from mutants.plant import mutant
 from mutants.tools import layers_of, on_result, on_values
@@ -191,6 +192,25 @@ def attributes_read_when_it_is_rebuilt() -> None:
         return changed
 
     wire(flatten=flat, unflatten=built)
+
+
+@mutant
+def slots_left_behind() -> None:
+    """What a user's class keeps in slots is no part of a cache."""
+
+    def wrap(flatten: Any) -> Any:
+        def changed(cache: Any) -> Any:
+            held = in_slots(cache)
+            for name in held:
+                delattr(cache, name)
+            answer = flatten(cache)
+            for name, value in held.items():
+                setattr(cache, name, value)
+            return answer
+
+        return changed
+
+    wire(flatten=wrap)
 
 
 @mutant

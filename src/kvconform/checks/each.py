@@ -73,12 +73,14 @@ def _needing(example: Example, has: Callable[[Example], bool], what: str) -> Exa
 def expect_each_attribute(example: Example) -> None:
     """Prove that each attribute of a cache comes back where it was, though its neighbours have another value.
 
-    The cache has the layers of two caches, of other sizes and types. A second one, all of whose attributes are as they
-    were made, is flattened before it and rebuilt after it.
+    The cache has the layers of two caches, of other sizes and types. A second one, of another window and all of whose
+    attributes are as they were made, is flattened before it and rebuilt after it.
     """
     __tracebackhide__ = True
     expect_registered(example.build(), example.where)
-    plain, cache = _doubled(example), _doubled(example)
+    cache = _doubled(example)
+    with builders.sizes(replace(builders.now(), window=builders.WINDOW + 1)):
+        plain = _doubled(example)
     for place in [*_places(cache)]:
         owner = owners(cache)[place.owner]
         kept = getattr(owner, place.name)
@@ -123,24 +125,48 @@ def expect_own_layers(example: Example) -> None:
     cache = example.build()
     expect_registered(cache, example.where)
     for index, layer in enumerate(cache.layers):
-        layer.__class__ = _own_layer(type(layer))
+        layer.__class__ = _own(type(layer))
         layer.own_note = f"layer {index}"
+    _expect_same_or_refused(cache, type(cache.layers[0]), "lost of layers of a user's class", example.where)
+
+
+def with_slots() -> list[tuple[str, Any]]:
+    """Caches of the user's own subclasses that keep something in slots, beside their attributes, by what they are."""
+    names = ("dynamic-two-layers", "static-below", "encoder-decoder")
+    found = []
+    for example in (example for example in EXAMPLES if example.name in names):
+        cache = example.build()
+        made: Any = object.__new__(_own(type(cache), "Slotted", __slots__=("own_number", "own_note")))
+        vars(made).update(vars(cache))
+        made.own_number, made.own_note = 3, {"kept": [example.name]}
+        found.append((example.where, made))
+    return found
+
+
+def expect_own_slots(cache: Any, where: str) -> None:
+    """Prove that what a cache keeps in slots comes back, or that its class is refused by an error."""
+    __tracebackhide__ = True
+    expect_registered(cache, where)
+    _expect_same_or_refused(cache, type(cache), "lost of what is in slots", where)
+
+
+def _expect_same_or_refused(cache: Any, cls: type, what: str, where: str) -> None:
+    __tracebackhide__ = True
     try:
         leaves, spec = pytree.tree_flatten(cache)
         restored = pytree.tree_unflatten(leaves, spec)
     except Exception as error:  # noqa: BLE001 - whatever a registration refuses an unknown class with
         told = str(error)
-        name = type(cache.layers[0]).__name__
-        expect(name in told, f"the error does not name the class {name}: {told[:200]}", example.where)
+        expect(cls.__name__ in told, f"the error does not name the class {cls.__name__}: {told[:200]}", where)
         return
-    expect_same_cache(restored, cache, "lost of layers of a user's class", leaves, example.where)
+    expect_same_cache(restored, cache, what, leaves, where)
 
 
-def _own_layer(cls: type) -> type:
-    """The user's subclass of a layer class."""
-    name = f"Own{cls.__name__}"
+def _own(cls: type, word: str = "Own", **more: Any) -> type:
+    """The user's subclass of a class, made once and found by pickle."""
+    name = f"{word}{cls.__name__}"
     if name not in globals():
-        namespace = {"__module__": __name__, "__qualname__": name, "__doc__": "A user's layer class."}
+        namespace = {"__module__": __name__, "__qualname__": name, "__doc__": "A user's class.", **more}
         globals()[name] = type(name, (cls,), namespace)
     found: type = globals()[name]
     return found

@@ -1,6 +1,6 @@
 """Reads everything that is in a cache, so that what a round trip loses cannot go unseen.
 
-Nothing here knows a cache class: the reader walks `__dict__`, lists, tuples, sets and mappings of whatever it is
+Nothing here knows a cache class: the reader walks `__dict__`, slots, lists, tuples, sets and mappings of whatever it is
 given, on the list path and
 on the layers path alike. That makes it an oracle which shares no assumption with the registration it judges.
 """
@@ -11,6 +11,7 @@ import enum
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MemberDescriptorType
 from typing import Any, TypeGuard
 
 import torch
@@ -96,7 +97,23 @@ def _children(value: Any, path: str, atoms: dict[str, Any]) -> list[tuple[str, A
     attributes = getattr(value, "__dict__", None)
     if attributes and not isinstance(value, Mapping):
         found += [(f".{name}", child) for name, child in attributes.items()]
+    found += [(f".{name}", child) for name, child in in_slots(value).items()]
     return found
+
+
+def in_slots(value: Any) -> dict[str, Any]:
+    """What an object keeps in slots (`__slots__`), beside its `__dict__`."""
+    return {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
+
+
+_SLOTS: dict[type, tuple[str, ...]] = {}
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    if cls not in _SLOTS:
+        members = [item for base in cls.__mro__ if base.__module__ != "builtins" for item in vars(base).items()]
+        _SLOTS[cls] = tuple(name for name, member in members if isinstance(member, MemberDescriptorType))
+    return _SLOTS[cls]
 
 
 def essence(atoms: dict[str, Any]) -> dict[str, Any]:

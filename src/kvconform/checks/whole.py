@@ -15,7 +15,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from kvconform.checks.errors import ExpectationError, expect
-from kvconform.checks.observe import SCALARS, differences, is_state, observe, same
+from kvconform.checks.observe import SCALARS, differences, in_slots, is_state, observe, same
 from kvconform.checks.trees import expect_no_differences, expect_registered
 
 
@@ -74,6 +74,9 @@ class _Pairs:
         if mine is None or other is None:
             return mine is other and self._items(got, expected)
         # Of attributes the order is when each was set, which nothing can observe.
+        kept = in_slots(expected)
+        if kept and not self.agree(in_slots(got), kept):
+            return False
         same_names = mine.keys() == other.keys() and self._items(got, expected)
         return same_names and all(self.agree(mine[name], value) for name, value in other.items())
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kvconform import probes
-from kvconform.attributes import attributes, in_order, same
+from kvconform.attributes import in_mapping, in_order, same
 from kvconform.learned import CACHES, CacheModel
 from kvconform.origins import derived
 
@@ -35,14 +35,15 @@ def _learn(cls: type) -> CacheModel:
         except Exception:  # noqa: BLE001 (OffloadedCache wants a GPU, QuantizedCache a package, StaticCache a config, ...)
             # StaticCache wants a config; what it shares with the base class (4.56 and later) is known from there.
             keeps = "layer_init_kwargs" in probes.names_in_code(cls)
-            CACHES[cls] = CacheModel(_base_defaults(), keeps_arguments=keeps)
+            CACHES[cls] = CacheModel(_base_defaults(), keeps_arguments=keeps, slotted=bool(probes.slots(cls)))
         else:
             holds_caches = _holds_caches(cls)
             CACHES[cls] = CacheModel(
-                {name: value for name, value in attributes(made).items() if name not in _GIVEN},
+                {name: value for name, value in in_mapping(made).items() if name not in _GIVEN},
                 holds_caches=holds_caches,
                 unused=vars(made).get("layers") if holds_caches else None,
                 keeps_compileable=holds_caches and "is_compileable" in vars(made),
+                slotted=bool(probes.slots(cls)),
             )
     return CACHES[cls]
 
@@ -63,7 +64,7 @@ def _base_defaults() -> dict[str, Any]:
         made = probes.cache_class("Cache")(layers=[])  # type: ignore[misc]
     except TypeError:
         return {}
-    return {name: value for name, value in attributes(made).items() if name != "layers"}
+    return {name: value for name, value in in_mapping(made).items() if name != "layers"}
 
 
 def layers_that_a_new_cache_has(cls: type) -> list[Any] | None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from kvconform import probes
 from kvconform.context import LayerLeaf
 from kvconform.layers.layer_kinds import model_of
 from kvconform.learned import PATTERNS, LayerModel
@@ -135,7 +136,7 @@ def _context(codes: tuple[_Code, ...]) -> tuple[str, ...]:
 
 def _learn(cls: type) -> _Pattern | None:
     model = model_of(cls)
-    pattern = _pattern(model) if model.code in _CODES and model.ready else None
+    pattern = _pattern(model) if model.code in _CODES and model.ready and not probes.slots(cls) else None
     PATTERNS[cls] = pattern
     return pattern
 

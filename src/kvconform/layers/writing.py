@@ -65,9 +65,10 @@ def _own_layers(cache: Any) -> Any:
 
 def _is_default(cache: Any) -> bool:
     """Whether a cache is nothing but its layers."""
-    defaults = cache_model_of(type(cache)).defaults
+    model = cache_model_of(type(cache))
+    defaults = model.defaults
     state = cache.__dict__
-    if len(state) != len(defaults) + 1 or "layers" not in state or not COUNTERS.isdisjoint(state):
+    if model.slotted or len(state) != len(defaults) + 1 or "layers" not in state or not COUNTERS.isdisjoint(state):
         return False
     for name, value in defaults.items():
         if name not in state or not (state[name] is value or same(state[name], value)):
@@ -77,7 +78,7 @@ def _is_default(cache: Any) -> bool:
 
 def _write_layer(writer: Writer, layer: Any, index: int, *, counted: bool) -> list[str]:
     model = model_of(type(layer))
-    state = vars(layer)
+    state = attributes(layer)
     code = code_of(model, state)
     ready = state.get("keys") is not None
     filled = reference_of(state) is not None
