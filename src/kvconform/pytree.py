@@ -265,10 +265,16 @@ def _registration_in(tables: Snapshot, cls: type) -> Registration:
         fx_flatten=tables.fx_nodes.get(cls, _ABSENT),
         fx_exact_match=tables.fx_exact_match.get(cls, _ABSENT),
         queued=(),
-        named=serialized is not _ABSENT and tables.names.get(serialized.serialized_type_name) is cls,
+        named=is_named(tables, cls),
         constant=cls in tables.constants,
         cxx=_cxx_in(tables, cls),
     )
+
+
+def is_named(tables: Snapshot, cls: type) -> bool:
+    """Whether the serialized name of `cls` leads to it, and not to another class of that name."""
+    serialized = tables.serialized.get(cls)
+    return serialized is not None and tables.names.get(serialized.serialized_type_name) is cls
 
 
 def _queue() -> list[Any]:

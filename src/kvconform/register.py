@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -114,10 +115,13 @@ def register_cache_flattening(patch_transformers: bool = True) -> dict[type, Reg
 
 def _register(nodes: dict[type, Node]) -> dict[type, Registration]:
     done: dict[type, Registration] = {}
+    # A class that was defined again, as a notebook does, has the name of the one before: whose it is now comes last.
+    before = pytree.snapshot()
+    named = {cls: pytree.is_named(before, cls) for cls in nodes}
     try:
-        for cls, node in nodes.items():
-            done[cls] = pytree.current(cls)
-            pytree.put(node)
+        for cls in sorted(nodes, key=named.__getitem__):
+            done[cls] = replace(pytree.current(cls), named=named[cls])
+            pytree.put(nodes[cls])
     except BaseException:
         unregister_cache_flattening(done)
         raise

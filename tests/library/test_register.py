@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from kvconform import (
     unregister_cache_flattening,
     unregister_class_flattening,
 )
-from kvconform.checks.registry import expect_registry_unchanged, registry_snapshot
+from kvconform.checks.registry import expect_registry_unchanged, registry_snapshot, restore_registry
 from kvconform.pytree import keyed
 
 pytestmark = pytest.mark.usefixtures("_clean_tables")
@@ -100,6 +101,27 @@ def test_permanent_registration_is_undone_by_what_it_returned():
     assert len(py_pytree.tree_leaves(dynamic_cache())) == 4
     unregister_cache_flattening(done)
     expect_registry_unchanged(before)
+
+
+def test_a_name_that_two_classes_have_leads_to_the_same_one_afterwards():
+    def defined():
+        @dataclass
+        class NotebookOutput(probes.model_output_class()):
+            last: torch.Tensor | None = None
+
+        return NotebookOutput
+
+    undefined = registry_snapshot()
+    first, second = defined(), defined()
+    before = registry_snapshot()
+    # The name is handed from one to the other, whichever is registered first.
+    for order in ((first, second), (second, first)):
+        done = register._register({cls: register._node_of(cls, counted=False) for cls in order})
+        name = py_pytree.SUPPORTED_SERIALIZED_TYPES[second].serialized_type_name
+        assert py_pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE[name] is second
+        unregister_cache_flattening(done)
+        expect_registry_unchanged(before)
+    restore_registry(undefined, keep_model_outputs=False)
 
 
 def test_a_failing_registration_undoes_what_it_began(monkeypatch):
