@@ -18,15 +18,26 @@ def attributes(obj: Any) -> dict[str, Any]:
     """What an instance remembers.
 
     Raises:
-        UnknownLayerError: it keeps something in a slot, which is no attribute here and would be lost.
+        UnknownLayerError: it keeps something in a slot, or under a key of `vars` that is no name: neither is an
+            attribute here, and both would be lost.
     """
-    held = in_slots(obj)
-    if held:
-        raise UnknownLayerError(
-            f"{type(obj).__name__} keeps {', '.join(held)} in slots, beside its attributes ({probes.release()}): leave "
-            f"out __slots__, or describe the class with kvconform.register_cache_adapter({type(obj).__name__}, ...)"
-        )
-    return in_mapping(obj)
+    state = in_mapping(obj)
+    if not torch.compiler.is_dynamo_compiling():
+        held = in_slots(obj)
+        if held:
+            raise _refused(obj, f"keeps {', '.join(held)} in slots, beside its attributes", "leave out __slots__")
+        odd = [name for name in state if not name.isidentifier()]
+        if odd:
+            raise _refused(obj, f"has an attribute called {odd[0]!r}", "give it a name of Python's")
+    return state
+
+
+def _refused(obj: Any, what: str, instead: str) -> UnknownLayerError:
+    name = type(obj).__name__
+    return UnknownLayerError(
+        f"{name} {what} ({probes.release()}): {instead}, or describe the class with "
+        f"kvconform.register_cache_adapter({name}, ...)"
+    )
 
 
 def in_mapping(obj: Any) -> dict[str, Any]:

@@ -167,7 +167,7 @@ class Fact(Entry):
 
     example: ClassVar[str] = "#1.record_past=true"
     pattern: ClassVar[re.Pattern[str]] = re.compile(
-        r"#(?:(?P<index>\d+)\.)?(?P<name>[A-Za-z_]\w*)=(?P<value>.*)", re.DOTALL
+        r"#(?:(?P<index>\d+)\.)?(?P<name>[^\W\d]\w*)=(?P<value>.*)", re.DOTALL
     )
 
     index: int | None
@@ -190,7 +190,7 @@ class Follows(Entry):
     """
 
     example: ClassVar[str] = "#1.max_batch_size"
-    pattern: ClassVar[re.Pattern[str]] = re.compile(r"#(?:(?P<index>\d+)\.)?(?P<name>[A-Za-z_]\w*)")
+    pattern: ClassVar[re.Pattern[str]] = re.compile(r"#(?:(?P<index>\d+)\.)?(?P<name>[^\W\d]\w*)")
 
     index: int | None
     name: str
@@ -214,7 +214,7 @@ class Absent(Entry):
     """
 
     example: ClassVar[str] = "#1.-dtype"
-    pattern: ClassVar[re.Pattern[str]] = re.compile(r"#(?:(?P<index>\d+)\.)?-(?P<name>[A-Za-z_]\w*)")
+    pattern: ClassVar[re.Pattern[str]] = re.compile(r"#(?:(?P<index>\d+)\.)?-(?P<name>[^\W\d]\w*)")
 
     index: int | None
     name: str

@@ -44,11 +44,15 @@ class Writer:
 
     Attributes:
         owner: the cache being written; a reference to it is not followed.
+        leaves: the leaves so far.
+        names: their names.
+        seen: where each list, mapping, set and object was met that can be changed, by its id.
     """
 
     owner: Any
     leaves: list[Any] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    seen: dict[int, tuple[str, Any]] = field(default_factory=dict)
 
     def leaf(self, name: str, value: Any) -> dict[str, int]:
         """Add one leaf."""
@@ -76,6 +80,8 @@ class Writer:
             return value
         if value is self.owner:
             return {"owner": 0}
+        if not isinstance(value, (tuple, frozenset)):
+            self._meet(path + suffix, value)
         if isinstance(value, (list, tuple, set, frozenset, dict)):
             return self._container(path, value, suffix, changing=changing)
         return self._other(path, value, suffix)
@@ -102,17 +108,30 @@ class Writer:
             return {"device": str(value)}
         if isinstance(value, type):
             return {"class": _reference(value)}
-        if isinstance(value, enum.Enum):
+        if isinstance(value, enum.Enum) and value.name in type(value).__members__:
             return {"enum": _reference(type(value)), "name": value.name}
         if isinstance(value, torch.Stream):
             return {"stream": 0}
         reduces: Any = type(value).__reduce_ex__
-        # Functions and modules have attributes too, which do not describe them.
-        builtin = type(value).__module__ == "builtins"
+        # Functions, modules and a user's kind of text have attributes too, which do not describe them.
+        builtin = any(base.__module__ == "builtins" for base in type(value).__mro__[:-1])
         if builtin or reduces is not object.__reduce_ex__ or not hasattr(value, "__dict__") or in_slots(value):
             return self._refuse(path, value)
         state = {k: self.write(f"{path}.{k}", v, suffix) for k, v in vars(value).items()}
         return {"object": _reference(type(value)), "state": state}
+
+    def _meet(self, path: str, value: Any) -> None:
+        """Refuse what was met before: it would come back as two, and of something that holds itself there is no end."""
+        if torch.compiler.is_dynamo_compiling() or isinstance(value, (type, torch.dtype, torch.device, enum.Enum)):
+            return
+        first, _ = self.seen.setdefault(id(value), (path, value))
+        if first != path:
+            owner = type(self.owner).__name__
+            raise UnknownLayerError(
+                f"{owner}.{path} is the very object that {owner}.{first} is, and would come back as another "
+                f"({probes.release()}): give each its own, or describe the class with "
+                f"kvconform.register_cache_adapter({owner}, ...)"
+            )
 
     def _refuse(self, path: str, value: Any) -> Any:
         owner = type(self.owner).__name__
