@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.utils._pytree as pytree
 
-from kvconform.checks import aside, each, flight, making, spaces, specs, symbolic, trees
+from kvconform.checks import aside, each, flight, making, spaces, specs, symbolic, trees, unusual
 from kvconform.checks.behave import append, crop, crops_by_count, states
 from kvconform.checks.caches import EXAMPLES, Example, examples
 from kvconform.checks.cases import PLAIN, Case
@@ -118,6 +118,13 @@ def test_own_slots(subject: Subject) -> None:
     with subject.activate():
         for where, cache in slotted:
             each.expect_own_slots(cache, where)
+
+
+@pytest.mark.parametrize("name", unusual.NAMES)
+def test_unusual(registered: object, name: str) -> None:
+    """What few put into a cache (kinds of values, shared objects, odd names) comes back as it was, or is refused."""
+    for example in examples("dynamic-two-layers", "static-below"):
+        unusual.expect_same_or_refused(name, example)
 
 
 def test_own_class_promises(subject: Subject) -> None:

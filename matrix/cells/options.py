@@ -84,7 +84,12 @@ class _Parser(argparse.ArgumentParser):
 
 def add_cell_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a cell to a parser; `matrix run` has the same ones."""
-    parser.add_argument("-k", dest="keyword", metavar="EXPR", help="checks that match, as pytest reads it, or one id")
+    parser.add_argument(
+        "-k",
+        dest="keyword",
+        metavar="EXPR",
+        help="checks that match, as pytest reads it; an id; a check",
+    )
     parser.add_argument(
         "--subject",
         dest="subjects",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 
 from kvconform import probes
+from kvconform.context import LayerLeaf
 from kvconform.errors import UnknownLayerError
 
 __all__ = ["attributes", "in_mapping", "in_order", "in_slots", "same"]
@@ -18,18 +20,23 @@ def attributes(obj: Any) -> dict[str, Any]:
     """What an instance remembers.
 
     Raises:
-        UnknownLayerError: it keeps something in a slot, or under a key of `vars` that is no name: neither is an
-            attribute here, and both would be lost.
+        UnknownLayerError: it keeps something in a slot, which is no attribute here and would be lost, or under a
+            name that no code can write or that a layer's leaf has (`key_D_0`): it would come back elsewhere.
     """
     state = in_mapping(obj)
     if not torch.compiler.is_dynamo_compiling():
         held = in_slots(obj)
         if held:
             raise _refused(obj, f"keeps {', '.join(held)} in slots, beside its attributes", "leave out __slots__")
-        odd = [name for name in state if not name.isidentifier()]
+        odd = [name for name in state if not _is_fine(name)]
         if odd:
-            raise _refused(obj, f"has an attribute called {odd[0]!r}", "give it a name of Python's")
+            raise _refused(obj, f"has an attribute called {odd[0]!r}", "give it a name of Python's, and of no leaf")
     return state
+
+
+@functools.cache
+def _is_fine(name: str) -> bool:
+    return name.isidentifier() and LayerLeaf.pattern.fullmatch(name) is None
 
 
 def _refused(obj: Any, what: str, instead: str) -> UnknownLayerError:

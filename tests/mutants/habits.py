@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from typing import Any
 
@@ -207,6 +208,50 @@ def slots_left_behind() -> None:
             for name, value in held.items():
                 setattr(cache, name, value)
             return answer
+
+        return changed
+
+    wire(flatten=wrap)
+
+
+@mutant
+def what_json_lacks_is_text() -> None:
+    """Attributes of kinds that JSON lacks are written as their text, which is what comes back."""
+    plain = (type(None), bool, int, float, str, list, tuple, dict, set, frozenset, type, torch.Tensor, torch.dtype)
+    known = (*plain, torch.device)
+
+    def wrap(flatten: Any) -> Any:
+        def changed(cache: Any) -> Any:
+            kept = {name: value for name, value in vars(cache).items() if name.startswith("own_")}
+            for name, value in kept.items():
+                if not isinstance(value, known):
+                    vars(cache)[name] = str(value)
+                elif isinstance(value, list):
+                    vars(cache)[name] = [
+                        str(one) if isinstance(one, dict) and "inside" in one else one for one in value
+                    ]
+            try:
+                return flatten(cache)
+            finally:
+                vars(cache).update(kept)
+
+        return changed
+
+    wire(flatten=wrap)
+
+
+@mutant
+def one_object_becomes_two() -> None:
+    """A list that two attributes share comes back as two lists."""
+
+    def wrap(flatten: Any) -> Any:
+        def changed(cache: Any) -> Any:
+            held = {name: value for name, value in vars(cache).items() if name.startswith("own_")}
+            vars(cache).update({name: copy.copy(value) for name, value in held.items() if type(value) is list})
+            try:
+                return flatten(cache)
+            finally:
+                vars(cache).update(held)
 
         return changed
 

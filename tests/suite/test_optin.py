@@ -47,6 +47,22 @@ def test_what_a_run_holds(asked, plain, special):
     assert optin.is_wanted("onnx", "onnx/one", asked["categories"], **rest) is special
 
 
+@pytest.mark.parametrize(
+    ("check", "named", "held"),
+    [
+        ("round-trip/whole[static-below]", "round-trip/whole", True),
+        ("round-trip/whole[static-below]", "round-trip/whole[static-below]", True),
+        ("round-trip/whole[static-below]", "round-trip/whole[static]", False),
+        ("round-trip/whole[static-below]", "round-trip/who", False),
+        ("onnx/decode[llama]", "onnx/decode", True),
+        ("onnx/decode[llama]", "onnx/dec", False),
+    ],
+)
+def test_the_name_of_a_check_selects_it_with_each_of_its_examples(check, named, held):
+    category = check.partition("/")[0]
+    assert optin.is_wanted(category, check, [], named, everything=False) is held
+
+
 def test_the_list_marks_them(capsys):
     assert print_checks(cli.SUITE, ["onnx", "recipe"], None) == 0
     lines = capsys.readouterr().out.splitlines()

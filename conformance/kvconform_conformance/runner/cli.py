@@ -39,7 +39,10 @@ def parser() -> argparse.ArgumentParser:
         help="only this category; may repeat. onnx and executorch need packages of their own and run only when named",
     )
     made.add_argument(
-        "-k", dest="keyword", metavar="EXPR", help="one id, or a pytest expression over ids ('export and not strict')"
+        "-k",
+        dest="keyword",
+        metavar="EXPR",
+        help="an id, a check ('round-trip/whole'), or an expression over ids ('export and not strict')",
     )
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     made.add_argument("--timeout", type=float, default=240.0, metavar="SECONDS", help="limit of one check (240)")

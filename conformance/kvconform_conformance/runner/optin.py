@@ -41,16 +41,17 @@ def is_wanted(category: str, check: str, categories: Iterable[str], exactly: str
     ======================  ==================  =============  ==========
     nothing in particular   yes                 no             --
     categories              yes                 yes            no
-    one whole id            yes                 yes            no
+    one id, or one check    yes                 yes            no
     everything (listing)    yes                 yes            --
     ======================  ==================  =============  ==========
     """
-    if exactly not in {None, check}:
+    named = exactly in {check, check.partition("[")[0]}
+    if exactly is not None and not named:
         return False
     asked = set(categories)
     if asked:
         return category in asked
-    return everything or exactly == check or category not in PACKAGES
+    return everything or named or category not in PACKAGES
 
 
 def holds(category: str, config: Any) -> bool:
