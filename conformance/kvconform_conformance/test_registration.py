@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections import OrderedDict
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
 import torch.utils._pytree as pytree
 
-from kvconform.checks import aside, making, spaces, specs, trees
+from kvconform.checks import aside, making, owned, spaces, specs, trees
 from kvconform.checks.caches import EXAMPLES, Example, examples
 from kvconform.checks.cases import Case
 from kvconform.checks.errors import expect, expect_equal
@@ -179,47 +177,22 @@ def test_patches_undone(subject: Subject) -> None:
 
 def test_others_untouched(subject: Subject) -> None:
     """Nodes of other classes are the same inside the context: lists, dicts, and a class that the user registered."""
-
-    class Mine:
-        """A class of the user's."""
-
-    pytree.register_pytree_node(Mine, lambda value: ([], None), lambda values, context: Mine())  # noqa: ARG005
-    watched = (list, tuple, dict, OrderedDict, Mine)
-    before = {cls: pytree.SUPPORTED_NODES[cls] for cls in watched}
-    with subject.activate():
-        trees.expect_registered(_cache())
-        inside = {cls: pytree.SUPPORTED_NODES.get(cls) for cls in watched}
-    expect_equal(
-        "classes with another node inside", [cls.__name__ for cls in watched if inside[cls] != before[cls]], []
-    )
-    expect_equal(
-        "classes with another node after",
-        [c.__name__ for c in watched if pytree.SUPPORTED_NODES.get(c) != before[c]],
-        [],
-    )
+    owned.expect_others_untouched(subject.activate)
 
 
 def test_registered_inside_stays(subject: Subject) -> None:
     """A ModelOutput class that is defined inside the context (as by importing a model) is still a node after it."""
-    generic = lookup("transformers.utils.generic:ModelOutput")
-    with subject.activate():
-        trees.expect_registered(_cache())
-
-        @dataclass
-        class LateOutput(generic):  # type: ignore[misc,valid-type]
-            logits: Any = None
-
-    expect(LateOutput in pytree.SUPPORTED_NODES, "a ModelOutput class defined inside is no node any more")
+    owned.expect_late_output_stays(subject.activate)
 
 
 def test_own_class_inside_stays(subject: Subject) -> None:
     """A class that the user registers inside the context is a node after it, and its spec is still written and read."""
-    specs.expect_late_class_stays(subject.activate)
+    owned.expect_late_class_stays(subject.activate)
 
 
 def test_class_defined_again(subject: Subject) -> None:
     """A class that the user defines again, as a notebook whose cell is run again does, comes back as the new one."""
-    specs.expect_newest_class(subject.activate)
+    owned.expect_newest_class(subject.activate)
 
 
 def test_model_output(registered: object) -> None:

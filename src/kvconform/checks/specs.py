@@ -171,37 +171,6 @@ def expect_spec_in_any_order(case: Case) -> None:
     expect(not differing, f"with attributes set in another order leaf {differing[:1]} is another one")
 
 
-def expect_late_class_stays(enter: Callable[[], AbstractContextManager[Any]]) -> None:
-    """Prove that a class which the user registers in a context is known after it: as a node, and by its name."""
-    __tracebackhide__ = True
-
-    class Mine:
-        """A class of the user's."""
-
-    with enter():
-        expect_registered(making.build(PLAIN))
-        pytree.register_pytree_node(
-            Mine, lambda _: ([1], None), lambda *_: Mine(), serialized_type_name="own.registered-inside"
-        )
-    expect(Mine in pytree.SUPPORTED_NODES, "a class that was registered inside is no node any more")
-    spec = pytree.tree_structure([Mine()])
-    read = trees.read_spec(pytree.treespec_dumps(spec))
-    expect(read == spec, f"the spec of a class that was registered inside is read as {read}, expected {spec}")
-
-
-def expect_newest_class(enter: Callable[[], AbstractContextManager[Any]]) -> None:
-    """Prove that a cache class which the user defines again comes back as the new one, in the next context."""
-    __tracebackhide__ = True
-    for time in (1, 2):
-        cls = making.defined_again("AgainCache")
-        with enter():
-            cache = making.build(PLAIN)
-            cache.__class__ = cls
-            expect_registered(cache)
-            got = type(pytree.tree_unflatten(*pytree.tree_flatten(cache)))
-        expect(got is cls, f"defined for time {time}, it comes back as {got}, another class of that name")
-
-
 def register_plainly(cls: type) -> None:
     """Register a class as a user may have done: the keys and values of it are leaves, and the cache is the context.
 
