@@ -161,6 +161,19 @@ def loses_the_first_key(update: Any) -> Any:
     return wrong
 
 
+@spoils("experts-in-groups")
+def the_last_row_goes_to_the_first_expert(linear: Any) -> Any:
+    """The weights of another expert for one token."""
+
+    @functools.wraps(linear)
+    def wrong(rows: Any, weights: Any, bias: Any, ends: Any, **named: Any) -> Any:
+        if not is_traced(rows):
+            return linear(rows, weights, bias, ends, **named)
+        return linear(rows, weights, bias, ends - 1, **named)
+
+    return wrong
+
+
 @spoils("processor-arguments")
 def asks_for_the_signature_of_nothing(parse: Any) -> Any:
     """What was replaced is called all the same."""

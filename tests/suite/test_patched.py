@@ -38,6 +38,7 @@ NOTICED_BY = {
     "length-of-tensor": "llama-decode" if source_of("falcon_h1") is None else "falcon-h1-decode",
     "experts-by-data": "mixtral-loop-prefill",
     "experts-in-pieces": "jetmoe-prefill",
+    "experts-in-groups": "mixtral-prefill",
     "branch-on-position": "bamba-decode",
     "branch-on-mask": "bamba-prefill",
     "convolution-states": "lfm2-prefill",
