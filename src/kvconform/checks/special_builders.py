@@ -110,19 +110,21 @@ def quantizing() -> Any:
     if base is None or not hasattr(base, "_dequantize"):
         return None
 
-    class ScaledCache(base):  # type: ignore[misc, valid-type]
-        def _quantize(self, tensor: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
-            scale = tensor.abs().amax(dim=axis, keepdim=True).clamp(min=1e-6) / 127
-            return (tensor / scale).round().to(torch.int8), scale
+    # Named in its module from the start, where pickle finds it, and not after this function.
+    names = {"__module__": __name__, "__qualname__": "ScaledCache", "__doc__": "A user's quantized cache."}
+    made = type("ScaledCache", (base,), {**names, "_quantize": _quantize, "_dequantize": _dequantize})
+    globals()[made.__name__] = made
+    return made
 
-        def _dequantize(self, q_tensor: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-            quantized, scale = q_tensor
-            return quantized.to(scale.dtype) * scale
 
-    # Where pickle finds it.
-    ScaledCache.__qualname__ = ScaledCache.__name__
-    globals()[ScaledCache.__name__] = ScaledCache
-    return ScaledCache
+def _quantize(_: Any, tensor: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    scale = tensor.abs().amax(dim=axis, keepdim=True).clamp(min=1e-6) / 127
+    return (tensor / scale).round().to(torch.int8), scale
+
+
+def _dequantize(_: Any, q_tensor: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    quantized, scale = q_tensor
+    return quantized.to(scale.dtype) * scale
 
 
 def scaled(batch: int, length: int, dtype: torch.dtype, device: str) -> Any:
