@@ -101,9 +101,7 @@ def cache_classes() -> Iterator[type]:
     """
     seen: set[type] = set()
     base = cache_class("Cache")
-    modules = [
-        m for name, m in sys.modules.copy().items() if name.startswith(("transformers.models.", "transformers.cache_u"))
-    ]
+    modules = imported(("transformers.models.", "transformers.cache_u"))
     todo = [*(cls for module in modules for cls in caches_by_name(module)), *([] if base is None else [base])]
     while todo:
         cls = todo.pop()
@@ -111,6 +109,24 @@ def cache_classes() -> Iterator[type]:
             seen.add(cls)
             yield cls
             todo.extend(cls.__subclasses__())
+
+
+_NAMES: dict[tuple[str, ...], tuple[int, str, tuple[str, ...]]] = {}
+
+
+def imported(prefixes: tuple[str, ...]) -> list[ModuleType]:
+    """The modules that are imported now whose names begin so.
+
+    Some thousands are imported, and a context asks several times as it is entered: the names are kept until a module
+    comes or goes, which the number of all and the last one tell.
+    """
+    count, last = len(sys.modules), next(reversed(sys.modules))
+    known = _NAMES.get(prefixes)
+    if known is None or known[:2] != (count, last):
+        known = count, last, tuple(name for name in sys.modules.copy() if name.startswith(prefixes))
+        _NAMES[prefixes] = known
+    found = [sys.modules.get(name) for name in known[2]]
+    return [module for module in found if module is not None]
 
 
 def stands_in(cls: type) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from typing import Any
 
 import pytest
@@ -135,3 +137,21 @@ def _text() -> str:
 def _holds(where: str, at: int, releases: list[str]) -> bool:
     spans = [(part.partition("..")[0], part.rpartition("..")[2]) for part in where.split(",")]
     return any(releases.index(first) <= at <= releases.index(last) for first, last in spans)
+
+
+def test_the_imported_modules_are_those_of_now():
+    def names():
+        return [module.__name__ for module in probes.imported(("kvconform_own_",))]
+
+    assert names() == []
+    sys.modules["kvconform_own_a"] = types.ModuleType("kvconform_own_a")
+    try:
+        assert names() == ["kvconform_own_a"]
+        sys.modules["kvconform_own_b"] = sys.modules.pop("kvconform_own_a")
+        sys.modules["kvconform_own_b"].__name__ = "kvconform_own_b"
+        assert names() == ["kvconform_own_b"]
+        sys.modules["kvconform_own_b"] = types.ModuleType("kvconform_own_c")
+        assert names() == ["kvconform_own_c"]
+    finally:
+        del sys.modules["kvconform_own_b"]
+    assert names() == []

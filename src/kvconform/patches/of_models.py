@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import torch
 
+from kvconform import probes
 from kvconform.patches.patch import Replacement
 
 __all__ = ["in_loaded_modules", "model_classes", "source_of"]
@@ -19,9 +19,7 @@ _MODELS = "transformers.models."
 
 def in_loaded_modules(of_module: Callable[[ModuleType], tuple[Replacement, ...]]) -> tuple[Replacement, ...]:
     """What `of_module` replaces in the modules of models that are imported now."""
-    return tuple(
-        one for name, module in sys.modules.copy().items() if name.startswith(_MODELS) for one in of_module(module)
-    )
+    return tuple(one for module in probes.imported((_MODELS,)) for one in of_module(module))
 
 
 def model_classes(module: ModuleType) -> Iterator[type]:
