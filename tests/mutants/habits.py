@@ -226,10 +226,6 @@ def what_json_lacks_is_text() -> None:
             for name, value in kept.items():
                 if not isinstance(value, known):
                     vars(cache)[name] = str(value)
-                elif isinstance(value, list):
-                    vars(cache)[name] = [
-                        str(one) if isinstance(one, dict) and "inside" in one else one for one in value
-                    ]
             try:
                 return flatten(cache)
             finally:

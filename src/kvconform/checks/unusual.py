@@ -132,25 +132,32 @@ NAMES = (*VALUES, *PLACES)
 
 
 def expect_same_or_refused(name: str, example: Example) -> None:
-    """Prove that a cache with such a thing in it comes back as it was, through the JSON text too, or is refused."""
+    """Prove that a cache with such a thing in it comes back as it was, through the JSON text too, or is refused.
+
+    It is refused when it is flattened, or when its spec is written: what was taken has to be given back.
+    """
     __tracebackhide__ = True
-    cache = example.build()
-    expect_registered(cache, example.where)
-    if name in VALUES:
-        cache.own_value = VALUES[name]()
-        cache.own_nest = [{"inside": VALUES[name]()}]
-    else:
-        PLACES[name](cache)
-    rebuilds: dict[str, Callable[[Any, Any], Any]] = {
-        "lost": pytree.tree_unflatten,
-        "lost through the JSON text": lambda leaves, spec: pytree.tree_unflatten(
-            leaves, read_spec(pytree.treespec_dumps(spec))
-        ),
-    }
-    for what, rebuild in rebuilds.items():
+    for put in _putting(VALUES[name]) if name in VALUES else (PLACES[name],):
+        cache = example.build()
+        expect_registered(cache, example.where)
+        put(cache)
+        where = f"{example.where}; {name}"
         try:
             leaves, spec = pytree.tree_flatten(cache)
-            restored = rebuild(leaves, spec)
         except Exception:  # noqa: BLE001, S112 - however a registration refuses
             continue
-        expect_same_cache(restored, cache, f"{what}, and not refused", leaves, f"{example.where}; {name}")
+        expect_same_cache(pytree.tree_unflatten(leaves, spec), cache, "lost, and not refused", leaves, where)
+        try:
+            text = pytree.treespec_dumps(spec)
+        except Exception:  # noqa: BLE001, S112 - however a registration refuses
+            continue
+        restored = pytree.tree_unflatten(leaves, read_spec(text))
+        expect_same_cache(restored, cache, "lost through the JSON text, and not refused", leaves, where)
+
+
+def _putting(value: Callable[[], Any]) -> tuple[Callable[[Any], None], ...]:
+    """As an attribute, and inside one."""
+    return (
+        lambda cache: setattr(cache, "own_value", value()),
+        lambda cache: setattr(cache, "own_value", [{"inside": value()}]),
+    )
