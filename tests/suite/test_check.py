@@ -203,3 +203,40 @@ def test_default_subjects_are_found_without_importing_torch():
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert answer.stdout.splitlines() == ["kvconform", "native", "kvconform with patches", "exporter"]
+
+
+# ------------------------------------------------------------------------------------ records that cannot be written
+
+
+@pytest.mark.parametrize("record", [".", "file/record.jsonl"])
+def test_a_record_that_cannot_be_begun_is_refused_before_anything_runs(tmp_path, record):
+    (tmp_path / "file").touch()
+    answer = subprocess.run(
+        command(f"--record={tmp_path / record}"), capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith("error: --record"), answer.stderr
+    assert "a file that can be written" in answer.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files as POSIX does")
+@pytest.mark.parametrize("size", [100, 3_000, 7_000])
+def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_was_written(tmp_path, size):
+    import resource
+
+    def fill():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    record = tmp_path / "record.jsonl"
+    # `-k`: no check that ends its process, so that the record is all that is cut.
+    line = command(f"--record={record}", "--subject=native", "--jobs=1", "-k", "pass or assert or unicode or huge")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    answer = subprocess.run(
+        line, env=environment, preexec_fn=fill, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert answer.returncode == 1, answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert "cannot be written: File too large" in answer.stderr.splitlines()[-1]
+    whole = record.read_text("utf-8").rpartition("\n")[0].splitlines()
+    assert "end" not in {json.loads(one)["kind"] for one in whole}

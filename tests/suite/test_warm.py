@@ -181,6 +181,14 @@ def test_nothing_of_an_interrupted_run_stays(tmp_path):
         _until_gone(one)
 
 
+def test_a_run_that_is_refused_before_its_workers_leaves_nothing_that_imports(tmp_path):
+    line = [sys.executable, "-m", "kvconform", "check", "--subject=native", f"--record={tmp_path}"]
+    with subprocess.Popen(line, start_new_session=True, stderr=subprocess.PIPE) as process:
+        errors = process.communicate(timeout=60)[1].decode()
+    left = [path.parent.name for path in Path("/proc").glob("[0-9]*/stat") if _group(path) == process.pid]
+    assert (process.returncode, "--record" in errors, "Traceback" in errors, left) == (2, True, False, [])
+
+
 def _group(stat):
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return int(stat.read_text("utf-8", "replace").rpartition(")")[2].split()[2])

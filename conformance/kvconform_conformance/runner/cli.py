@@ -1,8 +1,7 @@
 """`python -m kvconform check`: run the suite here, stream the record, print a short summary.
 
-Exit codes: 0 nothing failed; 1 a check failed, erred, crashed or timed out; 2 usage; 3 nothing selected; 4 the
-environment is not what
-`--expect` says; 130 interrupted.
+Exit codes: 0 nothing failed; 1 a check failed, erred, crashed or timed out, or the record could not be written; 2
+usage; 3 nothing selected; 4 the environment is not what `--expect` says; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ from typing import Any
 
 from kvconform_conformance.runner import carry, optin, reach
 from kvconform_conformance.runner.environment import Environment, EnvironmentMismatchError
-from kvconform_conformance.runner.recorder import FAILED, Recorder, now
+from kvconform_conformance.runner.recorder import FAILED, Recorder, RecordError, now
 
 SUITE = Path(__file__).parents[1]
 OK, FAILURES, USAGE, EMPTY, MISMATCH, INTERRUPTED = 0, 1, 2, 3, 4, 130
+_LOST = "what it holds is good; free some space or give --record another file, then run the same command again"
 
 
 class UsageError(Exception):
@@ -82,6 +82,8 @@ def main(argv: list[str]) -> int:
         return _complain(str(error), USAGE)
     except EnvironmentMismatchError as error:
         return _complain(str(error), MISMATCH)
+    except RecordError as error:
+        return _complain(f"{error}; {_LOST}", FAILURES)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
 
@@ -168,15 +170,19 @@ def _run(options: argparse.Namespace, subjects: list[str], environment: Environm
     from kvconform_conformance.runner.controller import Controller
     from kvconform_conformance.runner.warm import warm_workers
 
-    header, asked = _asked(options, subjects, environment)
-    recorder = Recorder.open(options.record, environment.device)
-    recorder.asked = asked
-    recorder.write("cell", header)
     _calm_environment()
     with (
         tempfile.TemporaryDirectory(prefix="kvconform-") as faults,
         warm_workers(Path(faults), environment.device) as python,
     ):
+        # To read the sources takes seconds, in which the warm process imports.
+        header, asked = _asked(options, subjects, environment)
+        try:
+            recorder = Recorder.open(options.record, environment.device)
+        except OSError as error:
+            raise UsageError(f"--record {options.record}: {error.strerror}; name a file that can be written") from error
+        recorder.asked = asked
+        recorder.write("cell", header)
         controller = Controller(recorder, Path(faults))
         arguments = _arguments(options, subjects, environment.device, faults, python)
         left_out = Path(faults) / "left-out.json"
@@ -195,6 +201,8 @@ def _run(options: argparse.Namespace, subjects: list[str], environment: Environm
         summary.show(recorder, environment, options.durations)
     if interrupted:
         return _complain("interrupted; the record holds what had finished", INTERRUPTED)
+    if recorder.lost:
+        return _complain(f"{recorder.lost}; {_LOST}", FAILURES)
     if broken:
         return _complain("the suite could not run:\n" + "\n".join(dict.fromkeys(controller.problems)), FAILURES)
     if not recorder.planned:
@@ -247,7 +255,10 @@ def base_arguments(suite: Path) -> list[str]:
         "--strict-markers",
         *("-p", "no:cacheprovider"),
         *("-p", "no:faulthandler"),
+        *("-p", "no:logging"),
         *("-p", "no:terminal"),
+        *("-p", "no:threadexception"),
+        *("-p", "no:unraisableexception"),
         *("-p", "no:warnings"),
         *("-p", "kvconform_conformance.runner.plugin"),
     ]

@@ -65,9 +65,13 @@ class Controller:
         if report.failed:
             self.problems.append(str(report.longrepr))
 
-    def pytest_internalerror(self, excrepr: object) -> None:
-        """Keep an error of pytest itself."""
-        self.problems.append(str(excrepr))
+    def pytest_internalerror(self, excrepr: object) -> bool:
+        """Keep an error of pytest itself, or why the record cannot be written, which pytest calls one of its own.
+
+        The command tells it at the end, so pytest need not print it too.
+        """
+        self.problems.append(self.recorder.lost or str(excrepr))
+        return True
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """End the record at once: a second Ctrl-C may come while the workers are being stopped."""

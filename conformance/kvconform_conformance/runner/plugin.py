@@ -49,6 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cuda(devices): runs real CUDA kernels (else skip)")
     config.addinivalue_line("markers", "limit(seconds): a time limit below that of the run")
     config.addinivalue_line("markers", "strictly_without_subject: the check does not use a subject")
+    # The other styles parse the file of every frame of every failure, and the record has its own words. The option is
+    # that of a plugin which is left out here.
+    config.option.tbstyle = "native"
     folder = config.getoption("--kvconform-faults")
     # Not the environment's word: a run inside somebody's worker of pytest-xdist is not one of ours.
     worker = getattr(config, "workerinput", {}).get("workerid")
@@ -62,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
 # Modules that register classes for good when they are imported, or that the built-in subjects import.
 _EARLY_IMPORTS = (
     "torch.export",
+    "torch.export._trace",
     "torch._dynamo",
     "torch.fx._pytree",
     "transformers.cache_utils",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -25,6 +26,10 @@ MESSAGE_LIMIT = 2000
 def now() -> str:
     """The time in UTC, to the second, as records have it."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class RecordError(Exception):
+    """The record can no longer be written, for a full disk say. What stands in it already is good."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class Recorder:
     outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict)
     planned: list[tuple[str, str]] = field(default_factory=list)
     ended: bool = False
+    lost: str = ""
+    """Why the record could not be written to its end; empty where it could."""
 
     @classmethod
     def open(cls, path: Path | None, device: str) -> Recorder:
@@ -100,10 +107,23 @@ class Recorder:
         return cls(path.open("w", encoding="utf-8"), device)
 
     def write(self, kind: str, fields: dict[str, Any]) -> None:
-        """Write one line and flush it."""
-        if self.stream is not None and not self.ended:
+        """Write one line and flush it.
+
+        Raises:
+            RecordError: the file cannot be written. The line is lost, and no other is tried.
+        """
+        if self.stream is None or self.ended:
+            return
+        try:
             self.stream.write(json.dumps({"kind": kind, **fields}, sort_keys=True, ensure_ascii=False) + "\n")
             self.stream.flush()
+        except OSError as error:
+            self.lost = f"the record {self.stream.name} cannot be written: {error.strerror}"
+            with contextlib.suppress(OSError):
+                # Closing tries once more to write what is left.
+                self.stream.close()
+            self.stream = None
+            raise RecordError(self.lost) from error
 
     def plan(self, checks: list[tuple[str, str]]) -> None:
         """Write what is to be answered, and the answers that are taken over.

@@ -82,6 +82,10 @@ def _process(address: Path) -> Iterator[None]:
     os.environ[ADDRESS] = str(address)
     try:
         yield
+    except BaseException:
+        # The run did not come to its workers, so there is nothing to end but the imports.
+        process.kill()
+        raise
     finally:
         os.environ.pop(ADDRESS, None)
         # Launchers that still wait see by this that the run has ended, and start nothing.

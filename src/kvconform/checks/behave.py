@@ -8,6 +8,7 @@ query length since; `update` took `cache_kwargs` before 5.4): they are read, nev
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -42,9 +43,10 @@ def states(
     return keys.to(**options) if options else keys, values.to(**options) if options else values
 
 
-def parameters(function: Callable[..., Any]) -> list[str]:
-    """The parameter names of a method."""
-    return list(inspect.signature(function).parameters)
+@functools.cache
+def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The parameter names of a method. It is asked for each state that is written, so each method is read once."""
+    return tuple(inspect.signature(function).parameters)
 
 
 def takes_cache_kwargs(cache: Any) -> bool:

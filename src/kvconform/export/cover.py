@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils import _pytree as py_pytree
 
 from kvconform.export.compare import Difference, difference
 from kvconform.export.errors import ExportError, NoProgramError, WatchError
 from kvconform.export.exporting import Moves, export_step, moving
-from kvconform.export.modules import EncoderModule, StepModule
+from kvconform.export.modules import EncoderModule, Empty, StepModule
 from kvconform.export.plan import Plan, is_prefill, step_inputs
 from kvconform.export.program import Program, Refusal
 from kvconform.export.watch import Call, Watched
@@ -178,8 +179,8 @@ def module_for(model: Any, plan: Plan, kind: str, call: Call | None) -> Any:
     return StepModule(model, plan, plan.decode)
 
 
-def _empty(plan: Plan, call: Call) -> Any:
-    """The structure of the cache that a prefill begins with; None where the model makes its cache itself.
+def _empty(plan: Plan, call: Call) -> Empty | None:
+    """The cache that a prefill begins with, as its counters and structure; None where the model makes it itself.
 
     Raises:
         ExportError: it holds tensors, which a program cannot make at any batch size.
@@ -188,9 +189,14 @@ def _empty(plan: Plan, call: Call) -> Any:
     if empty is None:
         return None
     leaves, spec = py_pytree.tree_flatten(empty)
-    if leaves:
+    if _has_tensors(leaves):
         raise _full(empty)
-    return spec
+    return leaves, spec
+
+
+def _has_tensors(leaves: list[Any]) -> bool:
+    """Whether a cache holds more than counters, which are the same at any batch size and length."""
+    return any(isinstance(leaf, torch.Tensor) for leaf in leaves)
 
 
 def refuse_full(watched: Watched) -> None:
@@ -201,7 +207,7 @@ def refuse_full(watched: Watched) -> None:
     """
     cache = watched.calls[0].inputs.get(watched.cache)
     fixed = [hasattr(layer, "max_cache_len") for layer in getattr(cache, "layers", ())]
-    if any(fixed) or (cache is not None and py_pytree.tree_leaves(cache)):
+    if any(fixed) or (cache is not None and _has_tensors(py_pytree.tree_leaves(cache))):
         raise _full(cache)
 
 

@@ -10,7 +10,10 @@ from torch.utils import _pytree as py_pytree
 
 from kvconform.export.plan import Phase, Plan
 
-__all__ = ["EncoderModule", "StepModule"]
+__all__ = ["EncoderModule", "Empty", "StepModule"]
+
+Empty = tuple[list[Any], Any]
+"""A cache that holds no tensor: its counters, and its tree spec."""
 
 
 def _signed(function: Any, names: tuple[str, ...]) -> Any:
@@ -35,11 +38,13 @@ class StepModule(torch.nn.Module):
         model: a model of transformers.
         plan: how it is called.
         phase: which of its calls.
-        empty: the tree spec of an empty cache to begin with; None where the model makes its cache, or it is an input.
+        empty: the empty cache to begin with; None where the model makes its cache, or it is an input.
         takes_cache: whether the cache is an input.
     """
 
-    def __init__(self, model: Any, plan: Plan, phase: Phase, empty: Any = None, *, takes_cache: bool = True) -> None:
+    def __init__(
+        self, model: Any, plan: Plan, phase: Phase, empty: Empty | None = None, *, takes_cache: bool = True
+    ) -> None:
         super().__init__()
         self.model = model
         self.plan = plan
@@ -52,7 +57,7 @@ class StepModule(torch.nn.Module):
         """Logits of shape (batch, tokens that logits were asked for, vocabulary), and the cache with these tokens."""
         given = dict(inputs)
         if self.empty is not None:
-            given[self.plan.cache] = py_pytree.tree_unflatten([], self.empty)
+            given[self.plan.cache] = py_pytree.tree_unflatten(*self.empty)
         if "encoder_outputs" in given:
             given["encoder_outputs"] = self.plan.encoded_as(given["encoder_outputs"])
         output = self.model(**given, **self.phase.settings)
