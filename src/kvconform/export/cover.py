@@ -18,7 +18,7 @@ from torch.utils import _pytree as py_pytree
 from kvconform.export.compare import Difference, difference
 from kvconform.export.errors import ExportError, NoProgramError, WatchError
 from kvconform.export.exporting import Moves, export_step, moving
-from kvconform.export.modules import EncoderModule, Empty, StepModule
+from kvconform.export.modules import Empty, EncoderModule, StepModule
 from kvconform.export.plan import Plan, is_prefill, step_inputs
 from kvconform.export.program import Program, Refusal
 from kvconform.export.watch import Call, Watched

@@ -10,7 +10,7 @@ from torch.utils import _pytree as py_pytree
 
 from kvconform.export.plan import Phase, Plan
 
-__all__ = ["EncoderModule", "Empty", "StepModule"]
+__all__ = ["Empty", "EncoderModule", "StepModule"]
 
 Empty = tuple[list[Any], Any]
 """A cache that holds no tensor: its counters, and its tree spec."""
