@@ -15,7 +15,6 @@ Registrations that are known to be wrong are replaced, not skipped, and put back
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -29,6 +28,7 @@ from kvconform.layers.cache_kinds import cache_model_of
 from kvconform.layers.layer_kinds import learn_layers
 from kvconform.layers.model_layers import layer_classes_of_models
 from kvconform.pytree import Node, Registration
+from kvconform.reusable import reusable
 
 __all__ = [
     "register_cache_adapter",
@@ -161,7 +161,7 @@ def unregister_cache_flattening(done: dict[type, Registration]) -> None:
         pytree.put(registration)
 
 
-@contextmanager
+@reusable
 def register_flattening_functions(
     patch_transformers: bool = True, *, counted: bool = False
 ) -> Iterator[dict[type, Registration]]:
@@ -170,7 +170,7 @@ def register_flattening_functions(
     Also when the block ends in an exception, when blocks are nested or run in threads, and when transformers registers
     a cache class inside. A class that is created inside, by importing a model or by hand, is a node from then on and
     until the block ends; it is then as if it had been created before the block. Programs saved or loaded inside go
-    through torch's safe unpickler.
+    through torch's safe unpickler. What is returned can be entered again, also inside itself, and decorates functions.
 
     Args:
         patch_transformers: register the classes of transformers too, not only those with an adapter.

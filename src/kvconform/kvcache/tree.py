@@ -13,7 +13,6 @@ none until its attribute `shift` is set, and says so when it needs it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from kvconform.kvcache.forward import Forward
 from kvconform.kvcache.storage import Layer, Shift, Storage
 from kvconform.kvcache.visibility import Visibility
 from kvconform.kvcache.wrapper import WrapperCache
+from kvconform.reusable import reusable
 
 SCHEMA = 1
 
@@ -219,7 +219,7 @@ NODES = (
 """How the three caches become leaves and back."""
 
 
-@contextmanager
+@reusable
 def register() -> Iterator[None]:
     """Make the caches of this package pytree nodes; on leaving, all tables are what they were."""
     before = [pytree.current(node.cls) for node in NODES]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 from kvconform.patches import applied, sliding_windows
 from kvconform.patches.patch import Need, Patch
 from kvconform.patches.registry import answer, find, patches_needed
 from kvconform.register import register_flattening_functions
+from kvconform.reusable import reusable
 
 __all__ = ["exportable", "patch_functions"]
 
 
-@contextmanager
+@reusable
 def patch_functions(*names: str, without: Iterable[str] = ()) -> Iterator[tuple[Patch, ...]]:
     """Inside the block torch and transformers are patched so that models export; after it they are as they were.
 
@@ -46,7 +47,7 @@ def patch_functions(*names: str, without: Iterable[str] = ()) -> Iterator[tuple[
         yield chosen
 
 
-@contextmanager
+@reusable
 def exportable(*, without: Iterable[str] = ()) -> Iterator[tuple[Patch, ...]]:
     """Inside the block models export: cache classes are correct pytree nodes, and the needed patches are in force.
 
