@@ -75,7 +75,7 @@ class _EveryExpert(TorchFunctionMode):
     ) -> Any:
         """Answer in the place of `func`, if it is one of those that depend on data; else call it."""
         named = kwargs or {}
-        if func is torch.Tensor.nonzero and not named and args[0].dim() == 1:
+        if func is torch.Tensor.nonzero and not any(named.values()) and args[0].dim() == 1:
             return [_Expert(number) for number in range(args[0].shape[0])][: self._experts]
         if func is torch.where and len(args) == 1 and not named and args[0].dim() == 2:  # noqa: PLR2004
             return self._every_token(args[0])
@@ -116,6 +116,9 @@ class _Expert:
         return self._number
 
     def __getitem__(self, _: int) -> int:
+        return self._number
+
+    def item(self) -> int:
         return self._number
 
 
