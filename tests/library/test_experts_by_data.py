@@ -14,7 +14,9 @@ WIDTH, CHOICES, ROUTED, ZERO = 4, 2, 3, 2
 
 
 def number_of(row, form):
-    return {"index": lambda: row[0], "item": lambda: row.item(), "int": lambda: int(row.item())}[form]()
+    if form == "index":
+        return row[0]
+    return row.item() if form == "item" else int(row.item())
 
 
 class Loop(torch.nn.Module):
