@@ -36,6 +36,7 @@ class Failure:
         instead: for some attributes, what to write in their place.
         rows: the baseline rows that link the page.
         cells: the cells in which a check shows it, by subject.
+        always: whether every release has it, those too in which no check shows it.
     """
 
     page: str
@@ -48,6 +49,7 @@ class Failure:
     instead: Mapping[str, str]
     rows: tuple[BaselineRow, ...]
     cells: Mapping[str, tuple[Cell, ...]]
+    always: bool = False
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -57,6 +59,8 @@ class Failure:
 
     def first_bad(self, releases: Mapping[str, Sequence[str]]) -> str:
         """The first release with the failure, "transformers 4.53"; an empty text where none before it was measured."""
+        if self.always:
+            return ""
         lower = [_bound(row, self.fault, lowest=True) for row in self.rows]
         if lower and all(lower):
             return f"{self.fault} {min(lower, key=version_key)}"
@@ -122,6 +126,7 @@ def _failure(
         instead=row.get("instead", {}),
         rows=tuple(each for each in rows if each.link == f"docs/known-failures/{page}.md"),
         cells={subject: tuple(found) for subject, found in cells.items()},
+        always=row.get("always", False),
     )
 
 

@@ -152,12 +152,14 @@ def facts(results: Results, axes: Axes, repository: str = "", publications: Sequ
         packages = {run.cell: run.environment.packages for run in extra.table.runs}
         on_request = {run.cell: each for run, each in zip(extra.table.runs, causes(extra), strict=True)}
     cells: dict[Pair, list[Measured]] = {}
+    shown: list[tuple[Cell, list[Cause]]] = []
     for place in results.places:
         own = {
             subject: found[place.number, subject] for subject in results.subjects if (place.number, subject) in found
         }
         run, earliest = judged.table.runs[place.number], judged.table.earliest.get(place.cell.id, "")
         every = [*by_run[place.number], *on_request.get(place.cell.id, ())]
+        shown.append((place.cell, every))
         own_causes = [cause for cause in every if not cause.ids[0].startswith(f"{CATEGORY}/")]
         measured = Measured(place.cell, run, place.number, own, own_causes, earliest)
         cells.setdefault((place.cell.torch, place.cell.transformers), []).append(measured)
@@ -174,7 +176,7 @@ def facts(results: Results, axes: Axes, repository: str = "", publications: Sequ
     for pair, each in cells.items():
         if each[0].run.unresolved is not None:
             impossible[pair] = each[0].run.unresolved
-    failures = load_failures(judged.rows, [(each.cell, each.causes) for lane in cells.values() for each in lane])
+    failures = load_failures(judged.rows, shown)
     first_lane = {place.cell: place.number for place in results.grids[0]} if results.grids else {}
     changes = {(axis, each.release): each for axis in AXES for each in release_changes(judged, first_lane, axis)}
     return Facts(
