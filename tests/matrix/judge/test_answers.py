@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -149,6 +150,14 @@ def test_without_a_row_the_records_tell_the_first_bad_release() -> None:
     cells = (Cell("2.5", "4.57"), Cell("2.6", "4.53"))
     assert failure(native=cells).first_bad(RELEASES) == "transformers 4.53"
     assert failure(native=(*cells, Cell("2.5", "4.52"))).first_bad(RELEASES) == ""
+
+
+def test_what_every_release_has_begins_with_none_of_those_that_were_asked() -> None:
+    one = dataclasses.replace(failure(native=(Cell("2.6", "4.57"),)), always=True)
+    assert (one.first_bad(RELEASES), one.pairs) == ("", [("2.6", "4.57")])
+    pages = {each.page: each.always for each in load_failures(load_baseline().rows, [])}
+    assert pages["another-structure"]
+    assert not pages["vmap-masks"]
 
 
 def test_pairs_are_told_as_ranges() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import re
@@ -18,6 +19,9 @@ import pytest
 from matrix.cells import axes as axes_module
 from matrix.judge.baseline import Baseline
 from matrix.judge.publications import publication
+from matrix.judge.table import judge_table, table_of
+from matrix.records.lines import Selection
+from matrix.records.optin import joined
 from matrix.render.grid import results
 from matrix.render.site import build, markdown
 from matrix.render.site.facts import facts
@@ -270,6 +274,21 @@ def test_the_published_first_screen_is_small() -> None:
     path, text = next(pages(site_of(found, families(found)), [], parquet=True))
     assert path == "index.html"
     assert len(gzip.compress(text.encode())) <= FIRST_SCREEN
+
+
+def test_a_failure_is_seen_in_the_architectures_that_show_it() -> None:
+    says = "KeyError: \"attribute 'scale' already exists\""
+    asked = run(
+        record("architectures/exported-decode[A]", "fail", message=says),
+        torch="2.9",
+        transformers="4.57",
+        selection=Selection(categories=("architectures",)),
+    )
+    extra = judge_table(table_of(joined([asked])), Baseline(ROWS))
+    found = facts(dataclasses.replace(results(site_runs(), Baseline(ROWS)), extra=extra), small_axes())
+    pairs = {one.page: one.pairs for one in found.failures}
+    assert pairs["buffer-is-a-parameter"] == [("2.9", "4.57")]
+    assert pairs["another-structure"] == []
 
 
 def test_the_same_records_give_the_same_bytes_and_what_is_gone_goes(site: Path, tmp_path: Path) -> None:
