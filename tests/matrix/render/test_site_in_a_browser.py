@@ -139,6 +139,16 @@ def _by_the_library(messages: list[str]) -> list[list[Any]]:
     return found
 
 
+def test_the_reason_of_an_architecture_leads_to_the_page_that_explains_it(visit: Any, served: str) -> None:
+    page = visit(f"{served}architecture/qwen3-moe/")
+    named = page.locator("p.named")
+    named.first.wait_for()
+    assert "It may be: A prompt unrolled token by token, if the model" in named.first.inner_text()
+    assert page.locator("pre.said").count() > named.count()
+    named.first.locator("a").click()
+    page.wait_for_url("**/failure/unrolled-prompts/**")
+
+
 def test_by_keyboard_alone(visit: Any, address: str) -> None:
     page = visit(address)
     page.keyboard.press("Tab")

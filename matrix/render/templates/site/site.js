@@ -143,6 +143,22 @@
     area.addEventListener("input", run);
   }
 
+  // --- Which known failure the reason of an architecture is. A page that was opened from a file may fetch nothing.
+  const reasons = [...document.querySelectorAll("pre.said")];
+  const name = (said, failures) => {
+    const { failure, perhaps } = explain(said.textContent, failures, { releases: [""], classes: {} });
+    const found = failure ? [[failure, ""]] : perhaps, line = make("p", failure ? "Known: " : "It may be: ", "named");
+    if (!found.length) return;
+    found.forEach(([one, when], number) => {
+      const link = make("a", one.title);
+      link.href = `${root}failure/${one.page}/index.html`;
+      line.append(number ? "; " : "", link, when ? `, if ${when}` : "");
+    });
+    line.append(".");
+    said.after(line);
+  };
+  if (served && reasons.length) fetch(`${root}data/known.json`).then((answer) => answer.json()).then((known) => reasons.forEach((said) => name(said, known.failures))).catch(() => null);
+
   // --- Does my pair work? What is selected stands in the address: #pair/2.9/4.57
   const pick = document.getElementById("pick");
   if (pick) {
