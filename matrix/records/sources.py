@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from matrix.errors import ExitCode, UserError
 from matrix.records import files, parquet
@@ -87,7 +88,9 @@ def read_latest(source: Path | str) -> list[CellRun]:
     archive = _archive(revision, (inside,) if inside else (PUBLISHED, LINES))
     with tempfile.TemporaryDirectory() as temporary:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(temporary, filter="data")
+            # Python up to 3.11.3 has no filters.
+            options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            tar.extractall(temporary, **options)  # noqa: S202 - git has made it, so nothing in it leaves the folder
         return latest(read_every(Path(temporary)))
 
 
